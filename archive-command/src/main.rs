@@ -1,0 +1,7 @@
+//! `walhalla-archive`: Postgres' `archive_command`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,7 @@
+//! `walhalla-restore`: Postgres' `restore_command`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::FAILURE
+}

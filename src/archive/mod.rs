@@ -1,0 +1,1 @@
+//! One WAL file in, one WAL file out.

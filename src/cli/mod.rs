@@ -1,0 +1,1 @@
+//! Arguments and output, one file per verb.

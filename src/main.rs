@@ -1,0 +1,7 @@
+//! `walhalla`: the operator's program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

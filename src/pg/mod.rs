@@ -1,0 +1,48 @@
+//! Postgres' own vocabulary: positions, timelines, file names, and the files that both sides read.
+//!
+//! Pure and synchronous: bytes and text in, values out. No file, no socket, no clock. Every parser here returns an error for
+//! anything that Postgres would not have written, never panics, and has a fuzz target.
+
+pub mod lsn;
+pub mod name;
+pub mod system;
+pub mod timeline;
+
+pub use lsn::Lsn;
+pub use name::{SegmentName, SegmentSize, WalFileName};
+pub use system::{PgMajor, SystemIdentifier};
+pub use timeline::TimelineId;
+
+/// Text or bytes that are not what Postgres writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct ParseError {
+    /// What was being read: "LSN", "WAL file name", "pg_control" …
+    pub what: &'static str,
+    /// Why it is none, with the offending text or number.
+    pub why: String,
+}
+
+impl ParseError {
+    pub(crate) fn new(what: &'static str, why: impl Into<String>) -> Self {
+        Self { what, why: why.into() }
+    }
+}
+
+/// Reads exactly `text.len()` hexadecimal digits; `upper_only` as in WAL file names.
+pub(crate) fn hex_u32(text: &str, upper_only: bool) -> Option<u32> {
+    if text.is_empty() || text.len() > 8 {
+        return None;
+    }
+    let mut value = 0_u32;
+    for byte in text.bytes() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'a'..=b'f' if !upper_only => byte - b'a' + 10,
+            _ => return None,
+        };
+        value = (value << 4) | u32::from(digit);
+    }
+    Some(value)
+}

@@ -1,0 +1,208 @@
+//! Names of WAL files, as `archive_command` and `restore_command` meet them (`xlog_internal.h`).
+
+use super::{Lsn, ParseError, TimelineId, hex_u32};
+use std::fmt;
+use std::str::FromStr;
+
+/// `wal_segment_size`: a power of two from 1 MiB to 1 GiB, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct SegmentSize(u32);
+
+impl SegmentSize {
+    /// 16 MiB, the default of `initdb`.
+    pub const DEFAULT: SegmentSize = SegmentSize(16 << 20);
+
+    /// The size of this many bytes, if Postgres allows it.
+    pub fn new(bytes: u64) -> Result<Self, ParseError> {
+        u32::try_from(bytes)
+            .ok()
+            .filter(|b| b.is_power_of_two() && (1 << 20..=1 << 30).contains(b))
+            .map(Self)
+            .ok_or_else(|| {
+                ParseError::new("wal_segment_size", format!("{bytes} bytes is not a power of two from 1 MiB to 1 GiB"))
+            })
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// How many segments there are for each value of a name's middle eight digits (`XLogSegmentsPerXLogId`).
+    pub fn segments_per_log(self) -> u64 {
+        (1 << 32) / self.bytes()
+    }
+}
+
+impl TryFrom<u64> for SegmentSize {
+    type Error = ParseError;
+    fn try_from(bytes: u64) -> Result<Self, ParseError> {
+        Self::new(bytes)
+    }
+}
+
+impl From<SegmentSize> for u64 {
+    fn from(size: SegmentSize) -> u64 {
+        size.bytes()
+    }
+}
+
+/// The 24 digits that name a WAL segment: timeline, then the two halves of its number. Sorts as (timeline, position) does.
+///
+/// What position it names depends on the segment size, which the name does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    timeline: TimelineId,
+    log: u32,
+    segment: u32,
+}
+
+impl SegmentName {
+    /// The segment of `timeline` that holds the byte at `lsn`. For an end position ask with `lsn - 1`.
+    pub fn at(timeline: TimelineId, lsn: Lsn, size: SegmentSize) -> Self {
+        Self::numbered(timeline, lsn.0 / size.bytes(), size)
+    }
+
+    fn numbered(timeline: TimelineId, number: u64, size: SegmentSize) -> Self {
+        let per_log = size.segments_per_log();
+        // Both fit: a number is at most 2^64 / size, and size * per_log is 2^32.
+        let half = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Self { timeline, log: half(number / per_log), segment: half(number % per_log) }
+    }
+
+    /// Its timeline.
+    pub fn timeline(self) -> TimelineId {
+        self.timeline
+    }
+
+    /// Its number (`XLogSegNo`); `None` if no segment of this size has this name.
+    pub fn number(self, size: SegmentSize) -> Option<u64> {
+        let per_log = size.segments_per_log();
+        (u64::from(self.segment) < per_log).then(|| u64::from(self.log) * per_log + u64::from(self.segment))
+    }
+
+    /// The position of its first byte; `None` if no segment of this size has this name.
+    pub fn start(self, size: SegmentSize) -> Option<Lsn> {
+        self.number(size).map(|number| Lsn(number * size.bytes()))
+    }
+
+    /// The segment after it on the same timeline; `None` at the end of all WAL, or if no segment of this size has this name.
+    pub fn next(self, size: SegmentSize) -> Option<Self> {
+        let number = self.number(size)?.checked_add(1)?;
+        number.checked_mul(size.bytes())?;
+        Some(Self::numbered(self.timeline, number, size))
+    }
+
+    /// The same position on another timeline.
+    #[must_use]
+    pub fn on(self, timeline: TimelineId) -> Self {
+        Self { timeline, ..self }
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08X}{:08X}{:08X}", self.timeline.get(), self.log, self.segment)
+    }
+}
+
+impl FromStr for SegmentName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let bad = || ParseError::new("segment name", format!("{text:?} is not 24 upper-case hexadecimal digits"));
+        if text.len() != 24 || !text.is_ascii() {
+            return Err(bad());
+        }
+        let part = |range| text.get(range).and_then(|digits| hex_u32(digits, true)).ok_or_else(bad);
+        let timeline = TimelineId::new(part(0..8)?).ok_or_else(bad)?;
+        Ok(Self { timeline, log: part(8..16)?, segment: part(16..24)? })
+    }
+}
+
+impl serde::Serialize for SegmentName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SegmentName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The name of a file that Postgres offers to `archive_command` or asks of `restore_command`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WalFileName {
+    /// A whole segment: `0000000100000000000000A3`.
+    Segment(SegmentName),
+    /// The last, half-filled segment of a timeline that a promotion left: `0000000100000000000000A3.partial`.
+    Partial(SegmentName),
+    /// A timeline's history: `00000002.history`.
+    History(TimelineId),
+    /// What `pg_backup_stop` left about a backup: `0000000100000000000000A3.00000028.backup`. Informational.
+    BackupHistory {
+        /// The segment in which the backup started.
+        segment: SegmentName,
+        /// The start position's offset in that segment, in bytes.
+        offset: u32,
+    },
+}
+
+impl WalFileName {
+    /// The timeline that the name begins with.
+    pub fn timeline(&self) -> TimelineId {
+        match self {
+            Self::Segment(name) | Self::Partial(name) | Self::BackupHistory { segment: name, .. } => name.timeline(),
+            Self::History(timeline) => *timeline,
+        }
+    }
+
+    /// The segment it names, if it is a whole one.
+    pub fn segment(&self) -> Option<SegmentName> {
+        match self {
+            Self::Segment(name) => Some(*name),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for WalFileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(name) => name.fmt(f),
+            Self::Partial(name) => write!(f, "{name}.partial"),
+            Self::History(timeline) => write!(f, "{:08X}.history", timeline.get()),
+            Self::BackupHistory { segment, offset } => write!(f, "{segment}.{offset:08X}.backup"),
+        }
+    }
+}
+
+impl FromStr for WalFileName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let bad = || {
+            ParseError::new(
+                "WAL file name",
+                format!("{text:?} is no segment, .partial, .history or .backup of Postgres"),
+            )
+        };
+        let Some((stem, rest)) = text.split_once('.') else {
+            return text.parse().map(Self::Segment).map_err(|_: ParseError| bad());
+        };
+        match rest {
+            "partial" => stem.parse().map(Self::Partial).map_err(|_: ParseError| bad()),
+            "history" => TimelineId::from_hex(stem).map(Self::History).map_err(|_: ParseError| bad()),
+            _ => {
+                let digits = rest.strip_suffix(".backup").filter(|d| d.len() == 8).ok_or_else(bad)?;
+                let segment = stem.parse().map_err(|_: ParseError| bad())?;
+                let offset = hex_u32(digits, true).ok_or_else(bad)?;
+                Ok(Self::BackupHistory { segment, offset })
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Rebuilding a data directory.

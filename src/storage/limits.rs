@@ -1,0 +1,72 @@
+//! How long a program may try: one shared value, consulted by every request, changed while requests run.
+//!
+//! A program's outlook changes under it: the server begins to stop, a promotion is ordered. So the limits are one shared
+//! handle: whoever watches the server tightens it, and the requests under way notice at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The bounds in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// When everything must have ended, whatever happens. `None`: no end of its own (a base backup).
+    pub deadline: Option<Instant>,
+    /// How long a request may go without a byte moving either way.
+    pub stall: Duration,
+    /// How long one request may take in all.
+    pub request: Duration,
+    /// How long to wait for a connection: name, TCP and TLS together.
+    pub connect: Duration,
+    /// How many times one operation may be tried; at least 1.
+    pub attempts: u32,
+}
+
+impl Bounds {
+    /// Without a deadline: 20 s without progress, five minutes a request, ten tries. What long jobs start from.
+    pub const PATIENT: Bounds = Bounds {
+        deadline: None,
+        stall: Duration::from_secs(20),
+        request: Duration::from_secs(300),
+        connect: Duration::from_secs(10),
+        attempts: 10,
+    };
+}
+
+/// The shared handle to the bounds. Clones share.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    bounds: Arc<watch::Sender<Bounds>>,
+}
+
+impl Limits {
+    /// Starts with these bounds.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds: Arc::new(watch::Sender::new(bounds)) }
+    }
+
+    /// The bounds now.
+    pub fn now(&self) -> Bounds {
+        *self.bounds.borrow()
+    }
+
+    /// Changes the bounds; requests under way notice.
+    pub fn change(&self, change: impl FnOnce(&mut Bounds)) {
+        self.bounds.send_modify(change);
+    }
+
+    /// Waits for the next change of the bounds.
+    pub async fn changed(&self) {
+        let mut receiver = self.bounds.subscribe();
+        // The sender lives as long as self: this ends with a change and never with an error.
+        if receiver.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What is left until the deadline.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.now().deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}

@@ -1,0 +1,257 @@
+//! Where objects live: the promises of a storage, and the backends that keep them.
+//!
+//! A backend is finished when it passes the conformance suite (`tests/it/conformance.rs`). What objects *mean* is no
+//! business of this room: see [`crate::repo`].
+
+pub mod key;
+pub mod limits;
+
+pub use key::Key;
+pub use limits::{Bounds, Limits};
+
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Range;
+use std::time::SystemTime;
+
+/// What a failed storage operation means. Every backend maps its own troubles to these, in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StorageErrorKind {
+    /// The store itself said that this key does not exist, on a reachable bucket, with valid credentials.
+    NotFound {
+        /// It exists no more: a versioned bucket answered with a delete marker.
+        deleted: bool,
+    },
+    /// A create-only put met an existing object, or an `IfMatch` put met another ETag (412). Nothing was changed.
+    Precondition,
+    /// The store cannot do conditional puts, and said so (501, or a 400 about the header).
+    ConditionUnsupported,
+    /// The store received other bytes than were sent, and said so (`BadDigest` and its kin). Nothing was stored.
+    DamagedOnTheWay,
+    /// Credentials, signature or permissions (401, 403, except throttling in disguise).
+    Denied,
+    /// No such bucket, wrong region, malformed request: asking again changes nothing.
+    Config,
+    /// Out of reach, timed out, cut off, 5xx, an answer that is no storage's. Worth another try.
+    Unavailable,
+    /// Asked to slow down (503 SlowDown, 429, and 403 on Wasabi). Worth another try, later.
+    Throttled,
+    /// A local file could not be read or written (the directory backend).
+    LocalIo,
+}
+
+impl StorageErrorKind {
+    /// Whether the same operation may succeed when it is simply done again.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Throttled | Self::DamagedOnTheWay)
+    }
+}
+
+/// A failed storage operation.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StorageError {
+    /// What it means.
+    pub kind: StorageErrorKind,
+    /// One line: which operation failed, on which object, at which endpoint, with the service's code, text and request id.
+    pub message: String,
+    /// What to do about it, where the backend knows.
+    pub hint: Option<String>,
+    /// How long the store asked us to wait (`Retry-After`).
+    pub retry_after: Option<std::time::Duration>,
+}
+
+impl StorageError {
+    /// An error of this kind with this message.
+    pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, retry_after: None }
+    }
+
+    /// Whether it is the store's own "no such key".
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.kind, StorageErrorKind::NotFound { .. })
+    }
+}
+
+impl From<StorageError> for crate::error::Error {
+    fn from(error: StorageError) -> Self {
+        use crate::error::{Error, ErrorKind};
+        let kind = match error.kind {
+            StorageErrorKind::NotFound { .. } => ErrorKind::NotFound,
+            StorageErrorKind::Precondition => ErrorKind::Duplicate,
+            StorageErrorKind::ConditionUnsupported | StorageErrorKind::Config => ErrorKind::Config,
+            StorageErrorKind::DamagedOnTheWay => ErrorKind::Unavailable,
+            StorageErrorKind::Denied => ErrorKind::Denied,
+            StorageErrorKind::Unavailable | StorageErrorKind::Throttled => ErrorKind::Unavailable,
+            StorageErrorKind::LocalIo => ErrorKind::LocalIo,
+        };
+        let converted = Error::new(kind, error.message);
+        match error.hint {
+            Some(hint) => converted.hint(hint),
+            None => converted,
+        }
+    }
+}
+
+/// Results of this room.
+pub type StorageResult<T> = std::result::Result<T, StorageError>;
+
+/// An opaque tag that changes when an object's content does. Compared for equality only; never taken for an MD5.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ETag(pub String);
+
+/// On which condition a put may store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutMode {
+    /// Only if the key does not exist: `If-None-Match: *`, a hard link. Where the endpoint ignores the condition (see
+    /// [`crate::repo`]'s probe) this overwrites silently: the caller must know.
+    CreateOnly,
+    /// Only if the object there still has this ETag.
+    IfMatch(ETag),
+    /// Whatever is there. For claims, and for the claim protocol's last step; nothing else.
+    Overwrite,
+}
+
+/// What is wrong with a put on purpose; used by the probe alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Integrity {
+    /// The integrity header fits the body.
+    #[default]
+    Sound,
+    /// The integrity header belongs to other bytes: an endpoint that verifies must refuse and store nothing.
+    WrongOnPurpose,
+}
+
+/// A stored object, whole or the asked part of it.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Its bytes. Exactly as many as the answer announced: a short body is an error of kind `Unavailable`.
+    pub body: Bytes,
+    /// Its tag.
+    pub etag: Option<ETag>,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Stored size in bytes.
+    pub size: u64,
+    /// Its tag, where the listing tells.
+    pub etag: Option<ETag>,
+    /// When the store says it was last written. Believed for claims only.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListRequest {
+    /// Keys that start with this text. May end in the middle of a name.
+    pub prefix: String,
+    /// Only keys behind this one, in byte order. An optimisation that some stores get wrong: never decides alone.
+    pub start_after: Option<Key>,
+    /// Where the page before ended ([`ListPage::next`]).
+    pub token: Option<String>,
+    /// At most this many entries; the store's own limit (1000) where unset.
+    pub limit: Option<usize>,
+}
+
+impl ListRequest {
+    /// All keys that start with `prefix`, from the first page on.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+}
+
+/// One page of a listing, in the order in which the store gave it (sort before you rely on it).
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Token of the next page; `None` when this was the last.
+    pub next: Option<String>,
+    /// The store's clock when it answered (the `Date` header; the local clock for local backends).
+    pub date: Option<SystemTime>,
+}
+
+/// What an endpoint really does, shown by the probe or known by construction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Capabilities {
+    /// A second create-only put of a key is refused.
+    pub create_only: bool,
+    /// A put whose bytes do not fit its integrity header is refused, and nothing is stored.
+    pub verifies_integrity: bool,
+    /// `IfMatch` stores on the right tag and refuses on a wrong one.
+    pub if_match: bool,
+    /// `start_after` of a listing is exact for keys of ours.
+    pub start_after: bool,
+}
+
+impl Capabilities {
+    /// A store that keeps every promise.
+    pub const ALL: Capabilities =
+        Capabilities { create_only: true, verifies_integrity: true, if_match: true, start_after: true };
+    /// Nothing is known: the worst is assumed.
+    pub const NONE: Capabilities =
+        Capabilities { create_only: false, verifies_integrity: false, if_match: false, start_after: false };
+}
+
+/// Where objects live. Object-safe; every method is one attempt bounded by the [`Limits`] the backend was opened with.
+///
+/// Promises, which the conformance suite holds every backend to:
+/// * `put` answering Ok means durable: on disk and in its directory, or acknowledged by the service with an ETag.
+/// * An object appears whole under its key or not at all; a failed or dropped put leaves nothing that `get` delivers
+///   (except on services known for it: the repository's resolve step deals with those).
+/// * `PutMode::CreateOnly` is atomic where [`Capabilities::create_only`] holds: of several racing puts exactly one is Ok.
+/// * `get` answers `NotFound` only when the store itself said so for the key; anything unclear is another kind.
+/// * What a put acknowledged is seen by the next `get` and `list`, from anywhere.
+/// * Dropping the future of an operation cancels it as far as the backend can.
+#[async_trait::async_trait]
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Stores an object.
+    async fn put(&self, key: &Key, body: Bytes, mode: &PutMode, integrity: Integrity) -> StorageResult<Option<ETag>>;
+
+    /// Reads an object, or the part of it in `range` (bytes; clipped at its end).
+    async fn get(&self, key: &Key, range: Option<Range<u64>>) -> StorageResult<Object>;
+
+    /// One page of the keys that start with a prefix.
+    async fn list(&self, request: &ListRequest) -> StorageResult<ListPage>;
+
+    /// The names of the folders directly below `prefix` (which is empty or ends in `/`), without their slashes, sorted.
+    async fn folders(&self, prefix: &str) -> StorageResult<Vec<String>>;
+
+    /// Removes an object. Ok also when it was not there.
+    async fn delete(&self, key: &Key) -> StorageResult<()>;
+
+    /// What this backend does by construction; `None` where only a probe can tell.
+    fn capabilities(&self) -> Option<Capabilities>;
+
+    /// Where this is, for messages and as the key of caches: endpoint, bucket and prefix, without secrets.
+    fn location(&self) -> &str;
+}
+
+/// All entries under a prefix, sorted by key in byte order, whatever order the store lists in.
+pub async fn list_all(storage: &dyn Storage, prefix: &str) -> StorageResult<Vec<Entry>> {
+    let mut request = ListRequest::prefix(prefix);
+    let mut entries = Vec::new();
+    loop {
+        let page = storage.list(&request).await?;
+        entries.extend(page.entries);
+        match page.next {
+            Some(token) => request.token = Some(token),
+            None => break,
+        }
+    }
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    entries.dedup_by(|a, b| a.key == b.key);
+    Ok(entries)
+}
+
+/// Opens the storage that the settings name, behind the one retry policy (`retry.rs`). No request is made.
+pub fn open(
+    _settings: &crate::config::Settings,
+    _limits: &Limits,
+) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
+    Err(crate::error::Error::new(crate::error::ErrorKind::Bug, "stub"))
+}
