@@ -1,5 +1,6 @@
 //! What the integration tests stand on: real Postgres servers, S3 servers false and true, and lines that break.
 
+pub(crate) mod fake_s3;
 pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod user;
