@@ -3,7 +3,7 @@
 
 use super::startup::StartupProcess;
 use crate::codec::ContentHash;
-use crate::pg::{SystemIdentifier, WalFileName};
+use crate::pg::WalFileName;
 use crate::spool::Spool;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,11 +23,11 @@ pub struct Notes {
 
 impl Notes {
     /// The notes of the server in this data directory; without a spool nothing is noted.
-    pub fn new(spool: Option<Spool>, system: SystemIdentifier, data_directory: &Path) -> Self {
+    pub fn new(spool: Option<Spool>, data_directory: &Path) -> Self {
         let place = std::path::absolute(data_directory).unwrap_or_else(|_| data_directory.to_owned());
         let place = place.canonicalize().unwrap_or(place);
         let hash = ContentHash::of(place.as_os_str().as_encoded_bytes()).to_string();
-        let server = format!("{system}-{}", hash.get(..12).unwrap_or_default());
+        let server = hash.get(..16).unwrap_or_default().to_owned();
         Self { spool, server }
     }
 
@@ -140,7 +140,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::find(Some(&directory.path().join("spool")), None).unwrap();
         assert!(spool.is_some());
-        let notes = Notes::new(spool, SystemIdentifier(7), directory.path());
+        let notes = Notes::new(spool, directory.path());
         (directory, notes)
     }
 
@@ -196,9 +196,9 @@ mod tests {
     fn two_servers_do_not_share_notes_and_without_a_spool_nothing_is_noted() {
         let (directory, notes) = notes();
         notes.trouble(at(0));
-        let other = Notes::new(notes.spool.clone(), SystemIdentifier(7), &directory.path().join("other"));
+        let other = Notes::new(notes.spool.clone(), &directory.path().join("other"));
         assert!(!other.in_trouble_lately(at(1)));
-        let none = Notes::new(None, SystemIdentifier(7), directory.path());
+        let none = Notes::new(None, directory.path());
         none.trouble(at(0));
         assert!(!none.in_trouble_lately(at(1)));
     }

@@ -62,6 +62,9 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// As long as the settings cannot be read.
+    pub const DEFAULT: Patience = Patience { recovery: Duration::from_secs(300), promotion: Duration::from_secs(60) };
+
     /// As configured.
     pub fn of(settings: &Settings) -> Self {
         Self { recovery: settings.restore_timeout, promotion: settings.promote_timeout }

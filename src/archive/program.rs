@@ -97,6 +97,11 @@ pub fn say(program: &str, line: &str) {
     drop(std::io::stderr().lock().write_all(line.as_bytes()));
 }
 
+/// What `--version` prints.
+pub fn version(program: &str) -> String {
+    format!("{program} (Walhalla) {}\n", env!("CARGO_PKG_VERSION"))
+}
+
 /// Prints text that was asked for (`--help`, `--version`) to stdout.
 pub fn show(text: &str) {
     drop(std::io::stdout().lock().write_all(text.as_bytes()));
