@@ -1,1 +1,4 @@
 //! Rebuilding a data directory.
+
+pub mod request;
+pub mod time;
