@@ -408,3 +408,15 @@ fn what_is_written_says_the_same() {
     assert_eq!(written.lines().skip(1).collect::<Vec<_>>(), ["storage = \"file:///srv/x\""]);
     assert!(with_sources(&[], None, write::text).is_err());
 }
+
+#[test]
+fn the_documentation_has_every_key() {
+    let documentation = include_str!("../../docs/configuration.md");
+    for known in file::KEYS {
+        let names =
+            [format!("`{}`", known.name), format!("`{}_FILE`", known.name.trim_end_matches("_file").to_uppercase())];
+        let variable = format!("`{}`", source::variable_of(known.name));
+        let described = documentation.contains(&names[0]) || documentation.contains(&names[1]);
+        assert!(described || documentation.contains(&variable), "docs/configuration.md lacks {}", known.name);
+    }
+}
