@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;
+mod harness_proxy;
 mod harness_s3;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]

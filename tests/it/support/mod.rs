@@ -3,6 +3,7 @@
 pub(crate) mod fake_s3;
 pub(crate) mod postgres;
 pub(crate) mod processes;
+pub(crate) mod proxy;
 pub(crate) mod user;
 
 use std::collections::BTreeSet;
