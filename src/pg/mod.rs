@@ -3,13 +3,24 @@
 //! Pure and synchronous: bytes and text in, values out. No file, no socket, no clock. Every parser here returns an error for
 //! anything that Postgres would not have written, never panics, and has a fuzz target.
 
+pub mod backup_label;
+mod bytes;
+pub mod control;
+pub mod history;
 pub mod lsn;
 pub mod name;
+pub mod page;
+pub mod postmaster_pid;
 pub mod system;
 pub mod timeline;
 
+pub use backup_label::{BackupHistory, BackupLabel, BackupMethod, BackupSource};
+pub use control::{ClusterState, ControlError, ControlFile, StandbySettings};
+pub use history::{Ancestor, TimelineHistory};
 pub use lsn::Lsn;
 pub use name::{SegmentName, SegmentSize, WalFileName};
+pub use page::{PageHeader, PageMagic, SegmentHeader};
+pub use postmaster_pid::{PostmasterPid, PostmasterStatus};
 pub use system::{PgMajor, SystemIdentifier};
 pub use timeline::TimelineId;
 
