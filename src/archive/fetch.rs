@@ -87,7 +87,9 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
     let mode = call.mode();
     match outcome {
         Outcome::Delivered => Verdict { status: exit::restore_status(mode, FetchOutcome::Delivered), line: None },
-        Outcome::Absent => Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: end_of_archive(mode, name) },
+        Outcome::Absent => {
+            Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: end_of_archive(mode, name) }
+        }
         Outcome::Passed(text) => Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: Some(text) },
         Outcome::Gap(found) => {
             let cure = call.cure().await.map(|cure| format!("; {cure}")).unwrap_or_default();
@@ -142,10 +144,7 @@ fn end_of_archive(mode: RecoveryMode, name: WalFileName) -> Option<String> {
 }
 
 fn refusal(mode: RecoveryMode, error: &Error) -> Verdict {
-    Verdict {
-        status: exit::restore_status(mode, FetchOutcome::Trouble(error.kind())),
-        line: Some(error.to_string()),
-    }
+    Verdict { status: exit::restore_status(mode, FetchOutcome::Trouble(error.kind())), line: Some(error.to_string()) }
 }
 
 fn mode_of(path: &Path) -> RecoveryMode {

@@ -55,7 +55,11 @@ mod tests {
             (&["standby.signal"], segment, RecoveryMode::Standby),
             (&["standby.signal", "recovery.signal"], segment, RecoveryMode::Standby),
             (&["standby.signal", "promote"], segment, RecoveryMode::Promoting { needs_archive: true }),
-            (&["standby.signal", "recovery.signal", "promote"], history, RecoveryMode::Promoting { needs_archive: true }),
+            (
+                &["standby.signal", "recovery.signal", "promote"],
+                history,
+                RecoveryMode::Promoting { needs_archive: true },
+            ),
             (&[], history, RecoveryMode::Ending),
             (&[], segment, RecoveryMode::Ending),
             (&["promote"], history, RecoveryMode::Ending),
