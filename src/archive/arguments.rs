@@ -128,7 +128,9 @@ pub fn restore(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked<Re
             Ok(Asked::Work(RestoreArguments { name, path: path.into(), config, cluster, accepted_gaps }))
         }
         Ok(_) => Err(usage("the path is empty", RESTORE)),
-        Err(words) => Err(usage(format!("a name and a path are expected, and {} words are given", words.len()), RESTORE)),
+        Err(words) => {
+            Err(usage(format!("a name and a path are expected, and {} words are given", words.len()), RESTORE))
+        }
     }
 }
 
@@ -194,7 +196,8 @@ mod tests {
             ],
         };
         assert_eq!(restore(words(line)).unwrap(), Asked::Work(expected));
-        for line in ["", "a", "a b c", "a ''", "--accept-gap 00000002.history a b", "--cluster x a b", "a b --cluster"] {
+        for line in ["", "a", "a b c", "a ''", "--accept-gap 00000002.history a b", "--cluster x a b", "a b --cluster"]
+        {
             assert_eq!(restore(words(line)).unwrap_err().kind(), ErrorKind::Config, "{line}");
         }
         assert_eq!(restore(words("-h")).unwrap(), Asked::Help);

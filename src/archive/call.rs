@@ -12,7 +12,7 @@ use super::{gap, mode};
 use crate::codec::Identities;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exit::Mode;
+use crate::exit::RecoveryMode;
 use crate::pg::WalFileName;
 use crate::repo::{Absence, Cluster, ClusterIdentity, Repository};
 use crate::spool::Spool;
@@ -57,7 +57,7 @@ pub(super) struct Call {
     leash: Leash,
     limits: Limits,
     begun: Instant,
-    mode: Cell<Mode>,
+    mode: Cell<RecoveryMode>,
     /// When this call first saw `promote`.
     promoted: Cell<Option<Instant>>,
     /// Whether the storage was out of reach within the last minute.
@@ -82,7 +82,7 @@ impl Call {
     pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> Self {
         let directory = DataDirectory::of(&arguments.path);
         let begun = Instant::now();
-        let mode = Cell::new(mode::detect(directory.path(), &arguments.path));
+        let mode = Cell::new(mode::detect(directory.path(), &arguments.path, false));
         let limits = Limits::new(patience::attempt(begun, Duration::from_secs(1), 0));
         let call = Self {
             arguments,
@@ -116,8 +116,8 @@ impl Call {
             let now = self.look();
             match &outcome {
                 // A promotion was ordered meanwhile: what was good enough for a standby is not for that.
-                Outcome::Absent if asked_as == Mode::Standby && now != Mode::Standby => continue,
-                Outcome::Gap(_) if now != Mode::Standby => {}
+                Outcome::Absent if asked_as == RecoveryMode::Standby && now != RecoveryMode::Standby => continue,
+                Outcome::Gap(_) if now != RecoveryMode::Standby => {}
                 Outcome::Trouble(error) if is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
@@ -129,13 +129,8 @@ impl Call {
     }
 
     /// The mode now.
-    pub(super) fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> RecoveryMode {
         self.mode.get()
-    }
-
-    /// The settings, once they were read.
-    pub(super) fn settings(&self) -> Option<&Settings> {
-        self.settings.get()
     }
 
     /// Leaves word for the calls after this one about trouble that this one met, and answers whether an earlier call of the same
@@ -143,16 +138,16 @@ impl Call {
     pub(super) fn note_trouble(&self) -> bool {
         let startup = || StartupProcess::above_us(self.directory.postmaster()?.pid);
         match self.mode() {
-            Mode::Promoting => {
+            RecoveryMode::Promoting { .. } => {
                 if let Some(startup) = startup() {
                     self.notes().promotion_in_trouble(&startup);
                 }
             }
-            Mode::Standby if !self.lately.get() => self.notes().trouble(SystemTime::now()),
-            Mode::Standby | Mode::Recovery | Mode::Ending => {}
+            RecoveryMode::Standby if !self.lately.get() => self.notes().trouble(SystemTime::now()),
+            RecoveryMode::Standby | RecoveryMode::Recovery | RecoveryMode::Ending => {}
         }
         matches!(self.name, WalFileName::History(_))
-            && matches!(self.mode(), Mode::Standby | Mode::Promoting)
+            && matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. })
             && startup().is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup))
     }
 
@@ -164,7 +159,7 @@ impl Call {
     }
 
     /// One attempt.
-    async fn attempt(&self, mode: Mode) -> Result<Outcome> {
+    async fn attempt(&self, mode: RecoveryMode) -> Result<Outcome> {
         let target = self.target().await?;
         self.allow(self.bytes());
         if matches!(self.name, WalFileName::History(_)) {
@@ -172,7 +167,7 @@ impl Call {
         }
         let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
             // A delete marker. On a standby one GET is all; elsewhere the proof below says the rest.
-            Err(error) if error.kind() == ErrorKind::Gap && mode == Mode::Standby => {
+            Err(error) if error.kind() == ErrorKind::Gap && mode == RecoveryMode::Standby => {
                 return Ok(Outcome::Gap(error.to_string()));
             }
             Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
@@ -181,7 +176,7 @@ impl Call {
         self.notes().reached();
         match answer {
             Answer::Delivered => Ok(Outcome::Delivered),
-            Answer::NoSuchKey if mode == Mode::Standby => {
+            Answer::NoSuchKey if mode == RecoveryMode::Standby => {
                 self.prove_for_the_log(target).await;
                 Ok(Outcome::Absent)
             }
@@ -198,10 +193,14 @@ impl Call {
                 .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")),
             Absence::Gap(found) => {
                 if self.is_in_pg_wal(target).await? {
-                    return Ok(Outcome::Passed(format!("{found}; pg_wal has a valid copy, which Postgres reads instead")));
+                    return Ok(Outcome::Passed(format!(
+                        "{found}; pg_wal has a valid copy, which Postgres reads instead"
+                    )));
                 }
                 if self.name.segment().is_some_and(|name| self.arguments.accepted_gaps.contains(&name)) {
-                    let text = format!("{found}; its absence is accepted (--accept-gap): recovery goes on as if the archive ended here");
+                    let text = format!(
+                        "{found}; its absence is accepted (--accept-gap): recovery goes on as if the archive ended here"
+                    );
                     return Ok(Outcome::Passed(text));
                 }
                 Ok(Outcome::Gap(found))
@@ -268,8 +267,11 @@ impl Call {
         let system = match (&local, self.arguments.cluster) {
             (Some(local), Some(asked)) if local.system_identifier != asked => {
                 let here = local.system_identifier;
-                return Err(Error::new(ErrorKind::Mismatch, format!("--cluster is {asked}, and this data directory is {here}'s"))
-                    .hint("leave --cluster away: the data directory tells its cluster"));
+                return Err(Error::new(
+                    ErrorKind::Mismatch,
+                    format!("--cluster is {asked}, and this data directory is {here}'s"),
+                )
+                .hint("leave --cluster away: the data directory tells its cluster"));
             }
             (Some(local), _) => local.system_identifier,
             (None, Some(asked)) => asked,
@@ -281,7 +283,8 @@ impl Call {
             None => identity_of(&cluster).await?.wal_segment_size,
         };
         let subject = subject_of(&self.name, system, segment_size).ok_or_else(|| {
-            let text = format!("{} is no name of a WAL file with segments of {} MiB", self.name, segment_size.bytes() >> 20);
+            let text =
+                format!("{} is no name of a WAL file with segments of {} MiB", self.name, segment_size.bytes() >> 20);
             Error::new(ErrorKind::Mismatch, text)
         })?;
         let wanted = Wanted { name: self.name, subject, segment_size, destination: self.arguments.path.clone() };
@@ -299,9 +302,10 @@ impl Call {
     }
 
     /// Looks at what the server is doing.
-    fn look(&self) -> Mode {
-        let mode = mode::detect(self.directory.path(), &self.arguments.path);
-        if mode == Mode::Promoting && self.promoted.get().is_none() {
+    fn look(&self) -> RecoveryMode {
+        let needs_archive = self.settings.get().is_some_and(|settings| settings.promote_needs_archive);
+        let mode = mode::detect(self.directory.path(), &self.arguments.path, needs_archive);
+        if matches!(mode, RecoveryMode::Promoting { .. }) && self.promoted.get().is_none() {
             self.promoted.set(Some(Instant::now()));
         }
         self.mode.set(mode);
@@ -312,8 +316,8 @@ impl Call {
     fn left(&self) -> Duration {
         let patience = self.settings.get().map_or(Patience::DEFAULT, Patience::of);
         let from = match self.mode.get() {
-            Mode::Promoting => self.promoted.get().unwrap_or(self.begun),
-            Mode::Recovery | Mode::Standby | Mode::Ending => self.begun,
+            RecoveryMode::Promoting { .. } => self.promoted.get().unwrap_or(self.begun),
+            RecoveryMode::Recovery | RecoveryMode::Standby | RecoveryMode::Ending => self.begun,
         };
         let end = from + patience.limit(self.mode.get(), self.lately.get());
         end.saturating_duration_since(Instant::now())
@@ -386,11 +390,12 @@ async fn identity_of(cluster: &Cluster) -> Result<ClusterIdentity> {
 
 /// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
 /// without the archive cannot be undone.
-fn is_worth_asking_again(mode: Mode, kind: ErrorKind) -> bool {
+fn is_worth_asking_again(mode: RecoveryMode, kind: ErrorKind) -> bool {
+    let is_promotion = matches!(mode, RecoveryMode::Promoting { .. });
     match kind {
         ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::LocalIo | ErrorKind::Protocol => true,
-        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => mode == Mode::Promoting,
-        ErrorKind::Gap | ErrorKind::NotFound => mode == Mode::Promoting,
+        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => is_promotion,
+        ErrorKind::Gap | ErrorKind::NotFound => is_promotion,
         ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
     }
 }

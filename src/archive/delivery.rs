@@ -56,8 +56,14 @@ fn write_out(object: &Bytes, identities: &Identities, wanted: &Wanted, place: &s
         let text = format!(
             "{place} is not the file that its key says: it holds {:?} of cluster {}, timeline {}, position {}, \
              and {} is of cluster {}, timeline {}, position {}",
-            theirs.kind, theirs.system_identifier, theirs.timeline, theirs.start,
-            wanted.name, ours.system_identifier, ours.timeline, ours.start
+            theirs.kind,
+            theirs.system_identifier,
+            theirs.timeline,
+            theirs.start,
+            wanted.name,
+            ours.system_identifier,
+            ours.timeline,
+            ours.start
         );
         return Err(Error::new(ErrorKind::Mismatch, text));
     }

@@ -5,10 +5,10 @@ use super::call::{self, Call, Outcome};
 use super::mode;
 use super::program::{self, Ended, Leash};
 use crate::error::{Error, ErrorKind};
-use crate::exit::{self, Mode, RestoreOutcome};
+use crate::exit::{self, FetchOutcome, RecoveryMode};
 use crate::pg::{TimelineId, WalFileName};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) const PROGRAM: &str = "walhalla-restore";
@@ -44,7 +44,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let path = arguments.path.clone();
     let verdict = match arguments.name.parse::<WalFileName>() {
         // Timeline 1 has no history; Postgres asks for it all the same when it leaves timeline 1.
-        Ok(WalFileName::History(TimelineId::FIRST)) => Verdict { status: status(&path, RestoreOutcome::Absent), line: None },
+        Ok(WalFileName::History(TimelineId::FIRST)) => {
+            Verdict { status: status(&path, FetchOutcome::Absent), line: None }
+        }
         Ok(name) => supervised(arguments, name),
         Err(cause) => {
             let error = Error::new(ErrorKind::Config, "wrong arguments").because(cause).hint("use %f as the first");
@@ -66,7 +68,7 @@ fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
     let path = arguments.path.clone();
     match program::supervise(BEFORE_FIRST, move |leash| work(arguments, name, leash)) {
         Ended::Done(verdict) => verdict,
-        Ended::Panicked => Verdict { status: status(&path, RestoreOutcome::Trouble(ErrorKind::Bug)), line: None },
+        Ended::Panicked => Verdict { status: status(&path, FetchOutcome::Trouble(ErrorKind::Bug)), line: None },
         Ended::Overdue => {
             let mode = mode_of(&path);
             refusal(mode, &call::overdue().context(format!("cannot fetch {name}")))
@@ -83,23 +85,26 @@ async fn work(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> V
 /// From the outcome to the answer: the mode decides what it means, the line says it.
 async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
     let mode = call.mode();
-    let needs_archive = call.settings().is_some_and(|settings| settings.promote_needs_archive);
-    let answer = |mode, outcome| exit::restore_status(mode, outcome, needs_archive);
     match outcome {
-        Outcome::Delivered => Verdict { status: answer(mode, RestoreOutcome::Delivered), line: None },
-        Outcome::Absent => Verdict { status: answer(mode, RestoreOutcome::Absent), line: end_of_archive(mode, name) },
-        Outcome::Passed(text) => Verdict { status: answer(mode, RestoreOutcome::Absent), line: Some(text) },
+        Outcome::Delivered => Verdict { status: exit::restore_status(mode, FetchOutcome::Delivered), line: None },
+        Outcome::Absent => {
+            Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: end_of_archive(mode, name) }
+        }
+        Outcome::Passed(text) => Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: Some(text) },
         Outcome::Gap(found) => {
             let cure = call.cure().await.map(|cure| format!("; {cure}")).unwrap_or_default();
             let (mode, why) = column(call, mode);
-            let status = answer(mode, RestoreOutcome::Gap);
-            let line = format!("there is a gap in the archive: {found}{cure}{}", why.unwrap_or_else(|| consequence(mode, name, status)));
+            let status = exit::restore_status(mode, FetchOutcome::Gap);
+            let line = format!(
+                "there is a gap in the archive: {found}{cure}{}",
+                why.unwrap_or_else(|| consequence(mode, name))
+            );
             Verdict { status, line: Some(line) }
         }
         Outcome::Trouble(error) => {
             let (mode, why) = column(call, mode);
-            let status = answer(mode, RestoreOutcome::Trouble(error.kind()));
-            let why = why.unwrap_or_else(|| consequence(mode, name, status));
+            let status = exit::restore_status(mode, FetchOutcome::Trouble(error.kind()));
+            let why = why.unwrap_or_else(|| consequence(mode, name));
             Verdict { status, line: Some(format!("cannot fetch {name}: {error}{why}")) }
         }
     }
@@ -107,45 +112,45 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
 
 /// In which column of the table trouble is judged: the mode's own, unless an earlier call of the same promotion met trouble.
 /// Then a history that is wanted now decides the new timeline's number, and must not be called absent.
-fn column(call: &Call, mode: Mode) -> (Mode, Option<String>) {
-    if call.note_trouble() && mode != Mode::Promoting {
+fn column(call: &Call, mode: RecoveryMode) -> (RecoveryMode, Option<String>) {
+    if call.note_trouble() && mode == RecoveryMode::Standby {
         let why = "; a promotion is under way: the server stops rather than use a timeline's number twice, and starts as a \
                    standby again";
-        return (Mode::Recovery, Some(why.to_owned()));
+        return (RecoveryMode::Recovery, Some(why.to_owned()));
     }
     (mode, None)
 }
 
 /// What the answer means, in the words of the operator who reads the server's log.
-fn consequence(mode: Mode, name: WalFileName, status: u8) -> String {
+fn consequence(mode: RecoveryMode, name: WalFileName) -> String {
     match mode {
-        Mode::Recovery => "; recovery stops rather than end too early".to_owned(),
-        Mode::Promoting if exit::stops_the_server(status) => {
+        RecoveryMode::Recovery => "; recovery stops rather than end too early".to_owned(),
+        RecoveryMode::Promoting { needs_archive: true } => {
             "; the promotion needs the archive (WALHALLA_PROMOTE_NEEDS_ARCHIVE): the server stops, and starts as a standby again"
                 .to_owned()
         }
-        Mode::Promoting => {
+        RecoveryMode::Promoting { needs_archive: false } => {
             format!("; the promotion goes on without the archive: WAL from {name} on that only the archive holds is lost to it")
         }
-        Mode::Standby => "; answered as absent, so that Postgres tries streaming, and asks again".to_owned(),
-        Mode::Ending => "; answered as absent: the recovery has ended already".to_owned(),
+        RecoveryMode::Standby => "; answered as absent, so that Postgres tries streaming, and asks again".to_owned(),
+        RecoveryMode::Ending => "; answered as absent: the recovery has ended already".to_owned(),
     }
 }
 
 /// One line where a recovery comes to the end of the archive; a standby comes there every few seconds.
-fn end_of_archive(mode: Mode, name: WalFileName) -> Option<String> {
-    let segment = name.segment().filter(|_| mode != Mode::Standby)?;
+fn end_of_archive(mode: RecoveryMode, name: WalFileName) -> Option<String> {
+    let segment = name.segment().filter(|_| mode != RecoveryMode::Standby)?;
     Some(format!("{segment} is proven not to be in the archive: it ends before it"))
 }
 
-fn refusal(mode: Mode, error: &Error) -> Verdict {
-    Verdict { status: exit::restore_status(mode, RestoreOutcome::Trouble(error.kind()), false), line: Some(error.to_string()) }
+fn refusal(mode: RecoveryMode, error: &Error) -> Verdict {
+    Verdict { status: exit::restore_status(mode, FetchOutcome::Trouble(error.kind())), line: Some(error.to_string()) }
 }
 
-fn mode_of(path: &Path) -> Mode {
-    mode::detect(super::data_directory::DataDirectory::of(path).path(), path)
+fn mode_of(path: &Path) -> RecoveryMode {
+    mode::detect(super::data_directory::DataDirectory::of(path).path(), path, false)
 }
 
-fn status(path: &PathBuf, outcome: RestoreOutcome) -> u8 {
-    exit::restore_status(mode_of(path), outcome, false)
+fn status(path: &Path, outcome: FetchOutcome) -> u8 {
+    exit::restore_status(mode_of(path), outcome)
 }

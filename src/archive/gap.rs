@@ -89,8 +89,7 @@ fn lines_before(lost: TimelineId, later: TimelineId, text: &[u8]) -> Option<Stri
         return None;
     }
     let ancestors = history.ancestors.iter().filter(|ancestor| ancestor.timeline < lost);
-    let lines: String =
-        ancestors.map(|a| format!("{}\t{}\t{}\n", a.timeline, a.end, a.reason)).collect();
+    let lines: String = ancestors.map(|a| format!("{}\t{}\t{}\n", a.timeline, a.end, a.reason)).collect();
     (!lines.is_empty()).then_some(lines)
 }
 

@@ -63,7 +63,8 @@ impl Notes {
     /// time five minutes after it began, then every five minutes.
     pub fn absent(&self, name: &WalFileName, now: SystemTime) -> bool {
         let note = absence_note(name);
-        let known = self.read(note).and_then(|text| Absent::parse(&text)).filter(|absent| absent.name == name.to_string());
+        let known =
+            self.read(note).and_then(|text| Absent::parse(&text)).filter(|absent| absent.name == name.to_string());
         let next = seconds(now) + LONG_ABSENT.as_secs();
         match known {
             // A clock that was set back would silence the note for as long.
@@ -180,11 +181,14 @@ mod tests {
         let (_directory, notes) = notes();
         let segment: WalFileName = "0000000100000000000000A3".parse().unwrap();
         let history: WalFileName = "00000002.history".parse().unwrap();
-        let due: Vec<u64> = (0..=1000).step_by(5).filter(|second| {
-            let due = notes.absent(&segment, at(*second));
-            assert_eq!(notes.absent(&history, at(*second)), due);
-            due
-        }).collect();
+        let due: Vec<u64> = (0..=1000)
+            .step_by(5)
+            .filter(|second| {
+                let due = notes.absent(&segment, at(*second));
+                assert_eq!(notes.absent(&history, at(*second)), due);
+                due
+            })
+            .collect();
         assert_eq!(due, [300, 600, 900]);
         let next: WalFileName = "0000000100000000000000A4".parse().unwrap();
         assert!(!notes.absent(&next, at(5000)), "another name begins anew");

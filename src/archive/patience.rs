@@ -1,7 +1,7 @@
 //! How long the two programs try: figures of the design, and the reasons for them.
 
 use crate::config::Settings;
-use crate::exit::Mode;
+use crate::exit::RecoveryMode;
 use crate::storage::Bounds;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -71,13 +71,13 @@ impl Patience {
     }
 
     /// The limit in this mode. `lately`: the archive was out of reach within the last minute.
-    pub fn limit(&self, mode: Mode, lately: bool) -> Duration {
+    pub fn limit(&self, mode: RecoveryMode, lately: bool) -> Duration {
         match mode {
-            Mode::Recovery => self.recovery,
-            Mode::Standby if lately => STANDBY_IN_TROUBLE.min(self.recovery),
-            Mode::Standby => STANDBY.min(self.recovery),
-            Mode::Promoting => self.promotion,
-            Mode::Ending => ENDING.min(self.recovery),
+            RecoveryMode::Recovery => self.recovery,
+            RecoveryMode::Standby if lately => STANDBY_IN_TROUBLE.min(self.recovery),
+            RecoveryMode::Standby => STANDBY.min(self.recovery),
+            RecoveryMode::Promoting { .. } => self.promotion,
+            RecoveryMode::Ending => ENDING.min(self.recovery),
         }
     }
 }
@@ -98,6 +98,12 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
+    const MODES: [RecoveryMode; 4] = [
+        RecoveryMode::Recovery,
+        RecoveryMode::Standby,
+        RecoveryMode::Promoting { needs_archive: false },
+        RecoveryMode::Ending,
+    ];
 
     #[tokio::test]
     async fn an_archive_call_has_twenty_seconds_without_progress_and_thirty_and_one_a_mebibyte_in_all() {
@@ -127,12 +133,12 @@ mod tests {
     #[test]
     fn the_limits_of_a_restore_call() {
         let patience = Patience { recovery: S * 300, promotion: S * 60 };
-        let limits = [Mode::Recovery, Mode::Standby, Mode::Promoting, Mode::Ending].map(|m| patience.limit(m, false));
+        let limits = MODES.map(|m| patience.limit(m, false));
         assert_eq!(limits, [S * 300, S * 30, S * 60, S * 10]);
-        assert_eq!(patience.limit(Mode::Standby, true), S * 3);
-        assert_eq!(patience.limit(Mode::Recovery, true), S * 300);
+        assert_eq!(patience.limit(RecoveryMode::Standby, true), S * 3);
+        assert_eq!(patience.limit(RecoveryMode::Recovery, true), S * 300);
         let short = Patience { recovery: S * 2, promotion: S * 60 };
-        let limits = [Mode::Recovery, Mode::Standby, Mode::Promoting, Mode::Ending].map(|m| short.limit(m, true));
+        let limits = MODES.map(|m| short.limit(m, true));
         assert_eq!(limits, [S * 2, S * 2, S * 60, S * 2]);
     }
 

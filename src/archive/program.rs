@@ -118,7 +118,11 @@ mod tests {
 
     #[test]
     fn a_panic_is_told_from_a_result() {
-        let ended = supervise(Duration::from_secs(10), |_| async { if true { panic!("on purpose") } });
+        let ended = supervise(Duration::from_secs(10), |_| async {
+            if true {
+                panic!("on purpose")
+            }
+        });
         assert_eq!(ended, Ended::Panicked);
     }
 

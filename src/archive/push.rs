@@ -2,9 +2,9 @@
 
 use super::arguments::{self, ArchiveArguments, Asked};
 use super::data_directory::DataDirectory;
+use super::patience;
 use super::program::{self, Ended, Leash};
 use super::source::{self, Source};
-use super::patience;
 use crate::codec::{self, Encoded, Encoding};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,7 +41,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         }
         Err(error) => {
             program::say(PROGRAM, &error.to_string());
-            return exit::ARCHIVE_USAGE;
+            return exit::USAGE;
         }
     };
     let shown = arguments.path.display().to_string();
@@ -53,14 +53,15 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
             exit::SUCCESS
         }
         Ended::Done(Err(error)) => {
-            let kind = error.kind();
-            program::say(PROGRAM, &error.context(format!("cannot archive {shown}")).to_string());
-            exit::archive_status(kind)
+            let error = error.context(format!("cannot archive {shown}"));
+            program::say(PROGRAM, &error.to_string());
+            exit::archive_status(&error)
         }
-        Ended::Panicked => exit::archive_status(ErrorKind::Bug),
+        Ended::Panicked => exit::PANIC,
         Ended::Overdue => {
-            program::say(PROGRAM, &format!("cannot archive {shown}: {}", overdue()));
-            exit::archive_status(ErrorKind::Unavailable)
+            let error = overdue().context(format!("cannot archive {shown}"));
+            program::say(PROGRAM, &error.to_string());
+            exit::archive_status(&error)
         }
     }
 }
@@ -96,8 +97,12 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
     }?;
     let line = match deposited {
         Deposited::New | Deposited::Already => None,
-        Deposited::Beside => Some(format!("{name} is in the repository with other content (another promotion's): this one is stored beside it")),
-        Deposited::Replaced => Some(format!("{name} lay in the repository as an object from which nothing could be restored: replaced")),
+        Deposited::Beside => Some(format!(
+            "{name} is in the repository with other content (another promotion's): this one is stored beside it"
+        )),
+        Deposited::Replaced => {
+            Some(format!("{name} lay in the repository as an object from which nothing could be restored: replaced"))
+        }
     };
     Ok(match (line, odd) {
         (Some(line), Some(odd)) => Some(format!("{line}; {odd}")),

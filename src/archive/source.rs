@@ -103,13 +103,17 @@ fn check_header(path: &Path, segment: SegmentName, identity: &ClusterIdentity, h
     let mismatch = |text: String| Error::new(ErrorKind::Mismatch, text).hint("nothing was archived");
     if header.system_identifier != identity.system_identifier {
         let (theirs, ours) = (header.system_identifier, identity.system_identifier);
-        return Err(mismatch(format!("{path} belongs to another cluster: its system identifier is {theirs}, this server's {ours}")));
+        return Err(mismatch(format!(
+            "{path} belongs to another cluster: its system identifier is {theirs}, this server's {ours}"
+        )));
     }
     if header.segment_size != identity.wal_segment_size {
         let (theirs, ours) = (header.segment_size.bytes(), identity.wal_segment_size.bytes());
         return Err(mismatch(format!("{path} says that segments have {theirs} bytes, and this server's have {ours}")));
     }
-    header.check_name(segment).map_err(|cause| mismatch(format!("{path} is not the segment that its name says")).because(cause))
+    header
+        .check_name(segment)
+        .map_err(|cause| mismatch(format!("{path} is not the segment that its name says")).because(cause))
 }
 
 /// A history file that Postgres could not read is stored all the same, since the archiver must never stop for ever at a file

@@ -8,7 +8,9 @@ pub(super) fn subject_of(name: &WalFileName, system: SystemIdentifier, size: Seg
     let start = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => segment.start(size)?,
         WalFileName::History(_) => Lsn::INVALID,
-        WalFileName::BackupHistory { segment, offset } => Lsn(segment.start(size)?.0.checked_add(u64::from(*offset))?),
+        WalFileName::BackupHistory { segment, offset } => {
+            Lsn(segment.start(size)?.0.checked_add(u64::from(*offset))?)
+        }
     };
     Some(Subject { kind: Kind::Wal, system_identifier: system, timeline: name.timeline().get(), start })
 }
