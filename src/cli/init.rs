@@ -1,7 +1,7 @@
 //! `walhalla init`: the storage proven, the identity written, the lines for postgresql.conf printed.
 
 use super::{Ending, args, open, show};
-use crate::archive::DataDirectory;
+use crate::archive::data_directory::DataDirectory;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{PgMajor, SegmentSize};
@@ -103,8 +103,8 @@ async fn ask_server(verb: &args::Init) -> Result<ClusterIdentity> {
     })?;
     let system = connection.identify_system().await?;
     let version = connection.show("server_version_num").await?;
-    let version = version.parse().map_err(|error| {
-        Error::new(ErrorKind::Protocol, format!("server_version_num is {version:?}")).because::<std::num::ParseIntError>(error)
+    let version = version.parse().map_err(|error: std::num::ParseIntError| {
+        Error::new(ErrorKind::Protocol, format!("server_version_num is {version:?}")).because(error)
     })?;
     let size = connection.show("wal_segment_size").await?;
     Ok(ClusterIdentity {

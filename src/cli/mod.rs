@@ -15,9 +15,11 @@ mod show;
 pub use args::Arguments;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::exit;
 use args::Verb;
 use clap::Parser;
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 /// How a verb ended that did what it was asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +30,21 @@ pub enum Ending {
     Damaged,
 }
 
-/// Reads the arguments. `Err` carries what to print, and whether it is help that was asked for (stdout, success).
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Arguments, (String, bool)> {
-    Arguments::try_parse_from(arguments).map_err(|error| {
-        let asked_for = !error.use_stderr();
-        (error.render().to_string(), asked_for)
-    })
+/// Reads the arguments. `Err` carries help that was asked for, or what is wrong with them: see [`refuse`].
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(arguments)
+}
+
+/// Prints what [`parse`] did not take for arguments. Help that was asked for is no failure.
+pub fn refuse(refusal: &clap::Error) -> ExitCode {
+    // Nobody is left to be told where the terminal is gone.
+    drop(refusal.print());
+    if refusal.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// The one line of an error, on stderr.
+pub fn complain(error: &Error) {
+    show::note(&format!("walhalla: {error}"));
 }
 
 /// Does what was asked for.

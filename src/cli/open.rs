@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::ParseError;
 use crate::repo::{Cluster, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Bounds, Limits};
@@ -29,7 +30,7 @@ impl Opened {
     /// The cluster that was asked for, else the only one.
     pub(super) async fn cluster(&self, asked: Option<&str>) -> Result<Cluster> {
         let system = match asked {
-            Some(text) => text.parse().map_err(|error| Error::new(ErrorKind::Config, "--cluster").because::<crate::pg::ParseError>(error))?,
+            Some(text) => text.parse().map_err(|error: ParseError| Error::new(ErrorKind::Config, "--cluster").because(error))?,
             None => self.repository.only_cluster().await?,
         };
         Ok(self.repository.cluster(system))
