@@ -1,14 +1,27 @@
 //! What objects mean: keys, identity, the rules of storing and of proving absence, backups, the WAL that is there.
 
+pub mod absence;
 pub mod backup_id;
+pub mod catalog;
+mod claim;
+mod deposit;
 pub mod identity;
 pub mod index;
+mod judge;
 pub mod layout;
 pub mod manifest;
+mod notes;
+mod probe;
+mod replace;
 pub mod repository;
+#[cfg(test)]
+mod testing;
+pub mod wal_index;
 
+pub use absence::Absence;
 pub use backup_id::BackupId;
+pub use catalog::{Catalog, DamagedBackup};
 pub use identity::ClusterIdentity;
 pub use layout::Layout;
 pub use manifest::Manifest;
-pub use repository::{Absence, Cluster, Deposited, Repository};
+pub use repository::{Cluster, Deposited, Repository};
