@@ -3,7 +3,7 @@
 
 use crate::support::engines::ENGINES;
 use crate::support::fake_s3::{FakeS3, Personality};
-use crate::support::stores;
+use crate::support::{stores, temporary};
 use bytes::Bytes;
 use std::sync::Arc;
 use walhalla::storage::{
@@ -286,7 +286,7 @@ async fn memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn directory() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = temporary();
     hold(stores::open(&stores::directory(directory.path())), HONEST).await;
 }
 

@@ -2,7 +2,7 @@
 //! `scripts/store` brings the programs; what is not there is skipped with a word.
 
 use super::processes::{self, Guardian};
-use super::{free_port, skipped, tools, wait_until};
+use super::{free_port, skipped, temporary, tools, wait_until};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ pub(crate) const ENGINES: [(&str, Start); 3] = [("seaweedfs", seaweedfs), ("mini
 /// SeaweedFS: one process with all its servers.
 pub(crate) fn seaweedfs() -> Option<Engine> {
     let program = program("weed", "SeaweedFS", "seaweedfs")?;
-    let directory = directory();
+    let directory = temporary();
     let (port, [master, filer, volume, admin]) = (free_port(), [(); 4].map(|()| free_port_with_grpc()));
     let mut command = command(&program, directory.path());
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
@@ -72,7 +72,7 @@ pub(crate) fn seaweedfs() -> Option<Engine> {
 /// MinIO.
 pub(crate) fn minio() -> Option<Engine> {
     let program = program("minio", "MinIO", "minio")?;
-    let directory = directory();
+    let directory = temporary();
     // Each folder of its data directory is a bucket.
     std::fs::create_dir_all(directory.path().join("data").join(BUCKET)).unwrap();
     let port = free_port();
@@ -86,7 +86,7 @@ pub(crate) fn minio() -> Option<Engine> {
 /// Garage, which ignores conditions on puts.
 pub(crate) fn garage() -> Option<Engine> {
     let program = program("garage", "Garage", "garage")?;
-    let directory = directory();
+    let directory = temporary();
     let (port, rpc, admin) = (free_port(), free_port(), free_port());
     let home = directory.path().display();
     let config = format!(
@@ -139,10 +139,6 @@ fn program(program: &str, what: &str, script: &str) -> Option<PathBuf> {
         skipped(what, &format!("no program {program}; scripts/store {script} brings it"));
     }
     found
-}
-
-fn directory() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("walhalla-").tempdir_in("/tmp").unwrap()
 }
 
 fn command(program: &Path, directory: &Path) -> Command {
