@@ -45,6 +45,8 @@ async fn commands_of_every_major() {
         assert_eq!(system.timeline, TimelineId::FIRST);
         let control = server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
         assert_eq!(system.system.to_string(), control);
+        let clock = connection.server_time(&system).await.unwrap();
+        assert!(clock.elapsed().unwrap() < std::time::Duration::from_secs(5), "{clock:?}");
         assert_eq!(connection.show("wal_segment_size").await.unwrap(), "1MB");
         let number: u32 = connection.show("server_version_num").await.unwrap().parse().unwrap();
         assert_eq!(number / 10_000, major);
