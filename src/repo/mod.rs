@@ -16,6 +16,7 @@ mod notes;
 mod probe;
 mod replace;
 pub mod repository;
+pub mod started;
 #[cfg(test)]
 mod testing;
 pub mod wal_index;

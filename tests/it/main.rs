@@ -13,3 +13,4 @@ mod harness_s3;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
+mod wire;
