@@ -3,11 +3,18 @@
 //! A backend is finished when it passes the conformance suite (`tests/it/conformance.rs`). What objects *mean* is no
 //! business of this room: see [`crate::repo`].
 
+mod bounded;
+pub mod file;
 pub mod key;
 pub mod limits;
+pub mod memory;
+pub mod retry;
 
+pub use file::FileStorage;
 pub use key::Key;
 pub use limits::{Bounds, Limits};
+pub use memory::MemoryStorage;
+pub use retry::Retrying;
 
 use bytes::Bytes;
 use std::fmt;
