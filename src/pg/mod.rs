@@ -8,21 +8,33 @@ mod bytes;
 pub mod control;
 pub mod history;
 pub mod lsn;
+pub mod milestone;
 pub mod name;
 pub mod page;
 pub mod postmaster_pid;
+pub mod record;
+pub mod segment_check;
 pub mod system;
+#[cfg(test)]
+pub(crate) mod test_wal;
+pub mod time;
 pub mod timeline;
+pub mod walk;
 
 pub use backup_label::{BackupHistory, BackupLabel, BackupMethod, BackupSource};
 pub use control::{ClusterState, ControlError, ControlFile, StandbySettings};
 pub use history::{Ancestor, TimelineHistory};
 pub use lsn::Lsn;
+pub use milestone::{Event, Milestone, MilestoneReader, last_commit};
 pub use name::{SegmentName, SegmentSize, WalFileName};
 pub use page::{PageHeader, PageMagic, SegmentHeader};
 pub use postmaster_pid::{PostmasterPid, PostmasterStatus};
+pub use record::{Record, RecordHeader};
+pub use segment_check::{CheckedSegment, SegmentChecker};
 pub use system::{PgMajor, SystemIdentifier};
+pub use time::PgTimestamp;
 pub use timeline::TimelineId;
+pub use walk::RecordReader;
 
 /// Text or bytes that are not what Postgres writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
