@@ -63,9 +63,9 @@ impl Lineage {
 
     /// Whether replay along this lineage can begin at this backup: it starts and ends on it, before it was left.
     pub fn covers(&self, backup: &Manifest) -> bool {
-        let starts = self.step(backup.start_timeline).is_some_and(|step| {
-            step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end)
-        });
+        let starts = self
+            .step(backup.start_timeline)
+            .is_some_and(|step| step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end));
         let ends = self
             .step(backup.end_timeline)
             .is_some_and(|step| step.begin <= backup.end_lsn && step.end.is_none_or(|end| backup.end_lsn <= end));
@@ -110,7 +110,9 @@ pub fn setting(
         TargetTimeline::Latest => {}
     }
     let mut found = backup.end_timeline;
-    while let Some(next) = found.get().checked_add(1).and_then(TimelineId::new).filter(|next| lineages.contains_key(next)) {
+    while let Some(next) =
+        found.get().checked_add(1).and_then(TimelineId::new).filter(|next| lineages.contains_key(next))
+    {
         found = next;
     }
     let others = branches_beside(chosen, backup, lineages);
@@ -131,7 +133,8 @@ pub fn setting(
 
 /// Ends of other branches that the backup could follow as well.
 fn branches_beside(chosen: &Lineage, backup: &Manifest, lineages: &Lineages) -> Vec<TimelineId> {
-    let is_ancestor = |timeline| lineages.values().any(|other| other.parents().iter().any(|step| step.timeline == timeline));
+    let is_ancestor =
+        |timeline| lineages.values().any(|other| other.parents().iter().any(|step| step.timeline == timeline));
     lineages
         .values()
         .filter(|other| other.timeline() != chosen.timeline() && other.covers(backup))

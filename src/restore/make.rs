@@ -37,7 +37,8 @@ impl Maker {
 
     /// Gives a file its mode, and its time where there is one.
     pub fn finish(&self, file: &File, path: &Path, mode: u32, mtime: Option<u64>) -> Result<()> {
-        file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(|cause| failed("set the mode of", path, cause))?;
+        file.set_permissions(Permissions::from_mode(mode & 0o7777))
+            .map_err(|cause| failed("set the mode of", path, cause))?;
         let Some(seconds) = mtime.and_then(|seconds| i64::try_from(seconds).ok()) else { return Ok(()) };
         let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
         let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
@@ -62,12 +63,17 @@ impl Maker {
             other => other,
         };
         match made {
-            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("create", path, cause)),
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed("create", path, cause));
+            }
             _ => {}
         }
         let directory = File::open(path).map_err(|cause| failed("open", path, cause))?;
         if !directory.metadata().is_ok_and(|found| found.is_dir()) {
-            return Err(Error::new(ErrorKind::LocalIo, format!("{} is in the way: it is no directory", path.display())));
+            return Err(Error::new(
+                ErrorKind::LocalIo,
+                format!("{} is in the way: it is no directory", path.display()),
+            ));
         }
         self.give(&directory, path)?;
         directory
@@ -89,7 +95,8 @@ impl Maker {
         }
         std::os::unix::fs::symlink(target, path).map_err(|cause| failed("create the link", path, cause))?;
         let Some(owner) = &self.owner else { return Ok(()) };
-        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)).map_err(|cause| failed("give away", path, cause))
+        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+            .map_err(|cause| failed("give away", path, cause))
     }
 
     fn give(&self, file: &File, path: &Path) -> Result<()> {

@@ -62,9 +62,7 @@ pub fn must_be_empty(directory: &Path, what: &str) -> Result<()> {
     }
     match entries.next() {
         None => Ok(()),
-        Some(Ok(entry)) => {
-            Err(refused(&format!("is not empty: it holds {}", entry.file_name().to_string_lossy())))
-        }
+        Some(Ok(entry)) => Err(refused(&format!("is not empty: it holds {}", entry.file_name().to_string_lossy()))),
         Some(Err(cause)) => Err(Error::local("look into", directory, cause)),
     }
 }
@@ -124,7 +122,8 @@ fn nearest_existing(directory: &Path) -> Result<PathBuf> {
 }
 
 fn free_bytes(directory: &Path) -> Result<u64> {
-    let figures = rustix::fs::statvfs(directory).map_err(|cause| Error::local("ask the free space of", directory, cause.into()))?;
+    let figures = rustix::fs::statvfs(directory)
+        .map_err(|cause| Error::local("ask the free space of", directory, cause.into()))?;
     let blocks = if rustix::process::geteuid().is_root() { figures.f_bfree } else { figures.f_bavail };
     Ok(blocks.saturating_mul(figures.f_frsize))
 }

@@ -38,7 +38,8 @@ const TARGETS: [&str; 5] =
 pub fn recovery_settings(request: &RestoreRequest, action: TargetAction, timeline: &str) -> Vec<Setting> {
     let mut settings: Vec<Setting> = Vec::new();
     let command = request.restore_command.clone();
-    settings.push(("restore_command", command.unwrap_or_else(|| restore_command(&request.programs, &request.accept_gap))));
+    settings
+        .push(("restore_command", command.unwrap_or_else(|| restore_command(&request.programs, &request.accept_gap))));
     settings.extend(["recovery_end_command", "archive_cleanup_command"].map(|name| (name, String::new())));
     settings.extend(TARGETS.map(|name| (name, String::new())));
     settings.push(("recovery_target_timeline", timeline.to_owned()));
@@ -184,11 +185,15 @@ mod tests {
 
     #[test]
     fn the_target_that_is_meant_comes_last() {
-        let request =
-            RestoreRequest { target: RecoveryTarget::Lsn(lsn("0/3000028")), role: Role::Copy, ..RestoreRequest::new("/d") };
+        let request = RestoreRequest {
+            target: RecoveryTarget::Lsn(lsn("0/3000028")),
+            role: Role::Copy,
+            ..RestoreRequest::new("/d")
+        };
         let settings = recovery_settings(&request, TargetAction::Promote, "latest");
         assert_eq!(settings.last(), Some(&("recovery_target_lsn", "0/3000028".to_owned())));
-        let emptied: Vec<_> = settings.iter().filter(|(name, value)| TARGETS.contains(name) && value.is_empty()).collect();
+        let emptied: Vec<_> =
+            settings.iter().filter(|(name, value)| TARGETS.contains(name) && value.is_empty()).collect();
         assert_eq!(emptied.len(), 5);
         assert!(settings.contains(&("archive_mode", "off".to_owned())));
         let primary = RestoreRequest { role: Role::Primary, ..RestoreRequest::new("/d") };

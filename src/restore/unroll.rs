@@ -16,8 +16,8 @@ pub const PG_CONTROL: &str = "global/pg_control";
 /// Until then it lies here.
 pub const PG_CONTROL_STAGED: &str = "global/pg_control.walhalla";
 
-/// Files of the base archive that say something about the server that was backed up, not about the one that is restored.
-const LEFT_OUT: [&str; 10] = [
+/// Files of the base archive that are not restored: they tell of the server that was backed up, not of this one.
+pub const LEFT_OUT: [&str; 10] = [
     "walhalla.held",
     super::place::UNFINISHED,
     "recovery.signal",
@@ -116,15 +116,21 @@ pub struct Unroller {
 
 impl std::fmt::Debug for Unroller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unroller").field("archive", &self.archive).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Unroller")
+            .field("archive", &self.archive)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
 impl Unroller {
     /// For this backup, each archive going to its directory.
     pub fn new(backup: &Manifest, roots: BTreeMap<String, PathBuf>) -> Self {
-        let expected =
-            backup.archives.iter().map(|archive| (archive.name.clone(), (archive.objects, archive.tar_bytes))).collect();
+        let expected = backup
+            .archives
+            .iter()
+            .map(|archive| (archive.name.clone(), (archive.objects, archive.tar_bytes)))
+            .collect();
         Self { roots, expected, archive: None, number: 0, position: 0, open: VecDeque::new(), links: Vec::new() }
     }
 
@@ -133,7 +139,11 @@ impl Unroller {
         match record {
             Record::Archive(name) => {
                 self.end_archive()?;
-                let root = self.roots.get(&name).cloned().ok_or_else(|| disagree(&format!("archive {name} is not in the manifest")))?;
+                let root = self
+                    .roots
+                    .get(&name)
+                    .cloned()
+                    .ok_or_else(|| disagree(&format!("archive {name} is not in the manifest")))?;
                 self.archive = Some((name, root));
                 Ok(None)
             }
@@ -172,7 +182,10 @@ impl Unroller {
         match member.kind {
             MemberKind::Dir => Ok(Some(Step::Directory(root.join(&member.path), member.mode))),
             MemberKind::Link => {
-                let oid = member.path.strip_prefix("pg_tblspc/").filter(|oid| base && oid.bytes().all(|b| b.is_ascii_digit()));
+                let oid = member
+                    .path
+                    .strip_prefix("pg_tblspc/")
+                    .filter(|oid| base && oid.bytes().all(|b| b.is_ascii_digit()));
                 let (Some(oid), Some(target)) = (oid, member.target) else {
                     return Err(disagree(&format!("a link where none belongs: {}", member.path)));
                 };
@@ -202,7 +215,10 @@ impl Unroller {
         let archive = archive.clone();
         let frames: u64 = object.frames.iter().map(|frame| u64::from(frame.plain)).sum();
         if object.number != self.number || object.at != self.position || frames != object.plain {
-            return Err(disagree(&format!("object {} of archive {archive} does not join the one before", object.number)));
+            return Err(disagree(&format!(
+                "object {} of archive {archive} does not join the one before",
+                object.number
+            )));
         }
         let end = object.at.checked_add(object.plain).ok_or_else(|| disagree("an object beyond all bounds"))?;
         let mut pieces = Vec::new();
