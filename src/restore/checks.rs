@@ -10,7 +10,7 @@ use crate::pg::TimelineId;
 use crate::repo::Manifest;
 
 /// What Postgres would refuse at its start is refused here.
-pub fn request_is_sane(request: &RestoreRequest) -> Result<()> {
+pub(super) fn request_is_sane(request: &RestoreRequest) -> Result<()> {
     let bad = |what: &str| Err(Error::new(ErrorKind::Config, what));
     match &request.target {
         RecoveryTarget::Name(name) if name.is_empty() => return bad("the restore point's name is empty"),
@@ -33,7 +33,7 @@ pub fn request_is_sane(request: &RestoreRequest) -> Result<()> {
 }
 
 /// The repository has an identity, and nothing in it that this version does not know.
-pub async fn repository_is_understood(source: &Source) -> Result<()> {
+pub(super) async fn repository_is_understood(source: &Source) -> Result<()> {
     source.cluster.identity().await?;
     match source.cluster.unknown_features().await?.first() {
         None => Ok(()),
@@ -47,7 +47,7 @@ pub async fn repository_is_understood(source: &Source) -> Result<()> {
 
 /// All WAL that the backup itself needs is there; and behind it no hole that stands in the way of the target. A hole that was
 /// accepted, or lies behind the target, is noted.
-pub fn wal_is_whole(request: &RestoreRequest, backup: &Manifest, chain: &Chain) -> Result<Vec<String>> {
+pub(super) fn wal_is_whole(request: &RestoreRequest, backup: &Manifest, chain: &Chain) -> Result<Vec<String>> {
     if !chain::reaches(chain, backup.end_lsn) {
         let missing = chain.hole.as_ref().map_or_else(|| next_of(backup, chain), |hole| hole.missing.to_string());
         return Err(Error::new(
@@ -82,7 +82,7 @@ pub fn wal_is_whole(request: &RestoreRequest, backup: &Manifest, chain: &Chain) 
 }
 
 /// The error that names the hole behind a chain.
-pub fn gap(chain: &Chain, what: &str) -> Option<Error> {
+pub(super) fn gap(chain: &Chain, what: &str) -> Option<Error> {
     let hole = chain.hole.as_ref()?;
     Some(Error::new(ErrorKind::Gap, format!("{what}: {} is missing, while {} is there", hole.missing, hole.next)).hint(
         format!(
@@ -102,7 +102,7 @@ fn next_of(backup: &Manifest, chain: &Chain) -> String {
 
 /// The history files that the server will ask for are there: those of the timeline and its ancestors since the backup. Others
 /// between them, which Postgres asks for, too, are noted.
-pub fn histories_are_there(lineage: &Lineage, backup: &Manifest, histories: &Histories) -> Result<Vec<String>> {
+pub(super) fn histories_are_there(lineage: &Lineage, backup: &Manifest, histories: &Histories) -> Result<Vec<String>> {
     let last = lineage.timeline().get();
     let asked = (backup.start_timeline.get()..=last).filter_map(TimelineId::new).filter(|t| *t != TimelineId::FIRST);
     let mut notes = Vec::new();
@@ -138,7 +138,7 @@ fn missing_history(lineage: &Lineage, timeline: TimelineId) -> Error {
 }
 
 /// What stands in nobody's way but should be known.
-pub fn worth_knowing(request: &RestoreRequest, backup: &Manifest, configuration: &[&str]) -> Vec<String> {
+pub(super) fn worth_knowing(request: &RestoreRequest, backup: &Manifest, configuration: &[&str]) -> Vec<String> {
     let mut notes = Vec::new();
     if !backup.damaged.is_empty() {
         notes.push(format!("the backup is damaged: {}", backup.damaged.join("; ")));

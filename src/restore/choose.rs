@@ -8,7 +8,7 @@ use crate::repo::Manifest;
 
 /// A backup that could be begun with, and the timeline to follow from it.
 #[derive(Debug, Clone)]
-pub struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     /// The backup.
     pub backup: &'a Manifest,
     /// The way from it.
@@ -17,7 +17,7 @@ pub struct Candidate<'a> {
 
 /// The backups that the request allows, best first: those that lead to the newest timeline, among them the newest. A backup that
 /// was named is the only candidate.
-pub fn candidates<'a>(
+pub(super) fn candidates<'a>(
     request: &RestoreRequest,
     backups: &'a [Manifest],
     lineages: &'a Lineages,
@@ -42,7 +42,10 @@ pub fn candidates<'a>(
 
 /// The best candidate that ended before the target, where that can be told without reading WAL: all targets but a name and a
 /// transaction. Also why it is this one.
-pub fn before_target<'a>(request: &RestoreRequest, candidates: &[Candidate<'a>]) -> Result<(Candidate<'a>, String)> {
+pub(super) fn before_target<'a>(
+    request: &RestoreRequest,
+    candidates: &[Candidate<'a>],
+) -> Result<(Candidate<'a>, String)> {
     let named = request.backup.is_some();
     let mut chosen = None;
     for candidate in candidates {
@@ -62,7 +65,7 @@ pub fn before_target<'a>(request: &RestoreRequest, candidates: &[Candidate<'a>])
 
 /// Whether a backup had ended when the target came, so that the target can be replayed to from it. Names and transactions are
 /// taken to be later.
-pub fn ended_before(target: &RecoveryTarget, backup: &Manifest) -> Result<bool> {
+pub(super) fn ended_before(target: &RecoveryTarget, backup: &Manifest) -> Result<bool> {
     Ok(match target {
         RecoveryTarget::Time(time) => TargetTime::from_manifest(&backup.finished_at)? <= *time,
         RecoveryTarget::Lsn(lsn) => backup.end_lsn <= *lsn,

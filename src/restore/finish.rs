@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 /// What was written besides the files of the backup.
 #[derive(Debug, Clone, Default)]
-pub struct Finished {
+pub(super) struct Finished {
     /// Settings taken out of `postgresql.auto.conf`.
     pub removed_settings: Vec<String>,
     /// Files written.
@@ -56,7 +56,7 @@ const NEEDED: [&str; 21] = [
 ];
 
 /// WAL that the backup carries itself goes to `pg_wal`, marked as archived: it must never be sent to the archive from here.
-pub async fn write_own_wal(source: &Source, plan: &RestorePlan, maker: &Maker) -> Result<()> {
+pub(super) async fn write_own_wal(source: &Source, plan: &RestorePlan, maker: &Maker) -> Result<()> {
     let mode = if plan.group_access { 0o750 } else { 0o700 };
     for directory in ["pg_wal", "pg_wal/archive_status"] {
         maker.directory(&plan.to.join(directory), mode)?;
@@ -93,7 +93,7 @@ async fn write_segment(source: &Source, plan: &RestorePlan, maker: &Maker, name:
 
 /// Everything that is not in the backup as such: tablespace map and links, configuration, settings, signal, hold, and at last
 /// Postgres' manifest, which describes all of it.
-pub async fn write_settings(
+pub(super) async fn write_settings(
     source: &Source,
     plan: &RestorePlan,
     maker: &Maker,
@@ -237,7 +237,7 @@ async fn backup_manifest(
 }
 
 /// Syncs everything, then gives `pg_control` its name: from here on the directory can be started.
-pub fn make_startable(plan: &RestorePlan) -> Result<()> {
+pub(super) fn make_startable(plan: &RestorePlan) -> Result<()> {
     let staged = plan.to.join(PG_CONTROL_STAGED);
     if !staged.is_file() {
         return Err(Error::new(ErrorKind::Corrupt, format!("backup {} has no {PG_CONTROL}", plan.backup.id)));

@@ -14,7 +14,7 @@ const LONGEST_LINE: usize = 16 << 10;
 
 /// Copies a manifest that comes in pieces.
 #[derive(Debug)]
-pub struct ManifestEditor {
+pub(super) struct ManifestEditor {
     /// Path to new content; none: the file is not there. What the manifest does not list yet is added.
     edits: BTreeMap<String, Option<Vec<u8>>>,
     /// What `Last-Modified` shall say of edited files, in Postgres' form.
@@ -36,13 +36,13 @@ enum State {
 
 impl ManifestEditor {
     /// For these edits: path below the data directory, and its content.
-    pub fn new(edits: BTreeMap<String, Option<Vec<u8>>>, modified: impl Into<String>) -> Self {
+    pub(super) fn new(edits: BTreeMap<String, Option<Vec<u8>>>, modified: impl Into<String>) -> Self {
         let modified = modified.into();
         Self { edits, modified, line: Vec::new(), hash: Sha256::new(), entry: None, state: State::Head }
     }
 
     /// Takes the next bytes and appends what is ready of the copy to `out`.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if self.line.ends_with(b"\n") {
@@ -56,7 +56,7 @@ impl ManifestEditor {
     }
 
     /// Whether the manifest was whole.
-    pub fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         if self.state == State::Done && self.line.is_empty() { Ok(()) } else { Err(strange("it ends early")) }
     }
 

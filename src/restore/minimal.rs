@@ -23,7 +23,12 @@ const TAKEN_OVER: [&str; 9] = [
 
 /// `postgresql.conf`. The limits come from the restored `pg_control` where it could be read: they are what the server will be
 /// held to.
-pub fn postgresql_conf(backup: &Manifest, limits: Option<&StandbySettings>, role: Role, programs: &Programs) -> String {
+pub(super) fn postgresql_conf(
+    backup: &Manifest,
+    limits: Option<&StandbySettings>,
+    role: Role,
+    programs: &Programs,
+) -> String {
     let mut text = String::from(
         "# Written by walhalla restore: the configuration of the server that was backed up lay outside of its data\n\
          # directory, and so is not in the backup. This is enough to start it and to look; put the real one in its place:\n",
@@ -62,7 +67,7 @@ fn limits_of(limits: &StandbySettings) -> [(&'static str, u32); 5] {
 }
 
 /// `pg_hba.conf`: over the socket, for the user of the same name; over the loopback with a password.
-pub const PG_HBA: &str = "\
+pub(super) const PG_HBA: &str = "\
 # Written by walhalla restore: the file of the server that was backed up lay outside of its data directory.
 # type  database     user  address       method
 local   all          all                 peer
@@ -72,12 +77,16 @@ local   replication  all                 peer
 ";
 
 /// `pg_ident.conf`: no mappings.
-pub const PG_IDENT: &str =
+pub(super) const PG_IDENT: &str =
     "# Written by walhalla restore: the file of the server that was backed up lay outside of its data directory.\n";
 
 /// The files to write, by name, given which the backup already has in the data directory. A `pg_hba.conf` or `pg_ident.conf` that
 /// a `postgresql.conf` within the backup looks for elsewhere is written, too, if it is not there on this machine.
-pub fn files_needed(backup: &Manifest, has_configuration: bool, exists: impl Fn(&Path) -> bool) -> Vec<&'static str> {
+pub(super) fn files_needed(
+    backup: &Manifest,
+    has_configuration: bool,
+    exists: impl Fn(&Path) -> bool,
+) -> Vec<&'static str> {
     let mut files = Vec::new();
     if !has_configuration {
         files.push("postgresql.conf");

@@ -16,7 +16,7 @@ use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 const PIECE: usize = 256 << 10;
 
 /// Writes the pieces of a job from the stored object. What was written before an error is worthless; `stop` ends it early.
-pub fn write(
+pub(super) fn write(
     stored: &[u8],
     job: &Job,
     system: SystemIdentifier,

@@ -19,7 +19,7 @@ pub struct Owner {
 }
 
 /// Who shall own the files, if it is not simply whoever runs this. `asked` is `--owner`.
-pub fn find(to: &Path, asked: Option<&str>) -> Result<Option<Owner>> {
+pub(super) fn find(to: &Path, asked: Option<&str>) -> Result<Option<Owner>> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     decide(to, asked, rustix::process::geteuid().as_raw(), &passwd)
 }

@@ -31,7 +31,7 @@ struct Seen {
 }
 
 /// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments.
-pub async fn last_commit(
+pub(super) async fn last_commit(
     source: &Source,
     backup: &Manifest,
     lineage: &Lineage,
@@ -47,7 +47,7 @@ pub async fn last_commit(
 }
 
 /// Where the last record of the chain begins: a position beyond it is never reached.
-pub async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
+pub(super) async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
     match chain.last {
         None => Ok(None),
         Some(name) => Ok(look_through(source, backup, name).await?.last_record),
@@ -72,7 +72,7 @@ async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> 
 
 /// Looks for the first milestone from `from` on that `wanted` says yes to, in these segments, which join one another.
 /// `remaining` is how many may still be read.
-pub async fn find(
+pub(super) async fn find(
     source: &Source,
     backup: &Manifest,
     names: &[SegmentName],
@@ -108,7 +108,7 @@ pub async fn find(
 
 /// How a search ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// Here it is.
     Yes(Milestone),
     /// It is in none of the segments.
@@ -118,7 +118,7 @@ pub enum Found {
 }
 
 /// Whether a milestone is the end of this transaction.
-pub fn ends(milestone: &Milestone, wanted: u32) -> bool {
+pub(super) fn ends(milestone: &Milestone, wanted: u32) -> bool {
     matches!(milestone.event, Event::Commit { xid } | Event::Abort { xid } if xid == wanted)
 }
 

@@ -15,7 +15,7 @@ const MOST: usize = 1024;
 
 /// The newest candidate that ended before the restore point or the end of the transaction. The WAL behind each backup is read,
 /// that of the newest first, each up to where the backup after it ended. If what may be read is not enough, the oldest is taken.
-pub async fn before_milestone<'a>(
+pub(super) async fn before_milestone<'a>(
     source: &Source,
     request: &RestoreRequest,
     candidates: &[Candidate<'a>],

@@ -19,7 +19,7 @@ pub struct Tablespace {
 }
 
 /// Where the tablespaces of a backup go. A mapping of a directory that is no tablespace's is an error that lists those there are.
-pub fn place(backup: &Manifest, to: &Path, relocations: &[Relocation]) -> Result<Vec<Tablespace>> {
+pub(super) fn place(backup: &Manifest, to: &Path, relocations: &[Relocation]) -> Result<Vec<Tablespace>> {
     let with_location = backup.archives.iter().filter_map(|archive| Some((archive, archive.location.as_deref()?)));
     let tablespaces: Vec<Tablespace> = with_location
         .map(|(archive, old)| {
@@ -56,7 +56,7 @@ pub fn place(backup: &Manifest, to: &Path, relocations: &[Relocation]) -> Result
 }
 
 /// The content of `tablespace_map`: one line `oid path` each, line breaks and backslashes of a path behind a backslash.
-pub fn map(tablespaces: &[Tablespace]) -> String {
+pub(super) fn map(tablespaces: &[Tablespace]) -> String {
     let mut map = String::new();
     for tablespace in tablespaces.iter().filter(|tablespace| !tablespace.in_place) {
         let path = tablespace.new.to_string_lossy();
@@ -74,7 +74,7 @@ pub fn map(tablespaces: &[Tablespace]) -> String {
 }
 
 /// Whether any of them lies elsewhere than before, so that the map must be written anew.
-pub fn any_moved(tablespaces: &[Tablespace]) -> bool {
+pub(super) fn any_moved(tablespaces: &[Tablespace]) -> bool {
     tablespaces.iter().any(|tablespace| !tablespace.in_place && Path::new(&tablespace.old) != tablespace.new)
 }
 

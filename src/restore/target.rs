@@ -16,13 +16,13 @@ use std::collections::BTreeSet;
 
 /// What the history files of the archive tell.
 #[derive(Debug, Default)]
-pub struct Histories {
+pub(super) struct Histories {
     /// The lineage of each timeline whose history is there; the first timeline needs none.
     pub lineages: Lineages,
 }
 
 /// Reads the history file of every timeline that the archive or a backup knows.
-pub async fn histories(source: &Source, backups: &[Manifest]) -> Result<Histories> {
+pub(super) async fn histories(source: &Source, backups: &[Manifest]) -> Result<Histories> {
     let mut timelines: BTreeSet<TimelineId> = source.cluster.timelines().await?.into_iter().collect();
     timelines.extend(backups.iter().map(|backup| backup.end_timeline));
     let mut histories = Histories::default();
@@ -54,7 +54,7 @@ async fn history(source: &Source, timeline: TimelineId) -> Result<Option<Lineage
 
 /// Refuses a target that replay would never come to: Postgres would replay everything and then stop with "recovery ended before
 /// configured recovery target was reached".
-pub async fn must_be_reachable(
+pub(super) async fn must_be_reachable(
     source: &Source,
     request: &RestoreRequest,
     backup: &Manifest,

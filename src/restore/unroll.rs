@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What lies under this name is written last, by [`super::finish`], under its own.
-pub const PG_CONTROL: &str = "global/pg_control";
+pub(super) const PG_CONTROL: &str = "global/pg_control";
 /// Until then it lies here.
-pub const PG_CONTROL_STAGED: &str = "global/pg_control.walhalla";
+pub(super) const PG_CONTROL_STAGED: &str = "global/pg_control.walhalla";
 
 /// Files of the base archive that are not restored: they tell of the server that was backed up, not of this one.
-pub const LEFT_OUT: [&str; 10] = [
+pub(super) const LEFT_OUT: [&str; 10] = [
     "walhalla.held",
     super::place::UNFINISHED,
     "recovery.signal",
@@ -31,13 +31,13 @@ pub const LEFT_OUT: [&str; 10] = [
 ];
 
 /// Whether a file of the base archive is not restored.
-pub fn is_left_out(path: &str) -> bool {
+pub(super) fn is_left_out(path: &str) -> bool {
     LEFT_OUT.contains(&path)
 }
 
 /// A regular file on its way to the disk, shared by all objects that hold parts of it.
 #[derive(Debug)]
-pub struct FileTarget {
+pub(super) struct FileTarget {
     /// Where it goes.
     pub path: PathBuf,
     /// Permission bits.
@@ -54,14 +54,14 @@ impl FileTarget {
     }
 
     /// Notes that so many bytes more are written; whether these were the last.
-    pub fn written(&self, bytes: u64) -> bool {
+    pub(super) fn written(&self, bytes: u64) -> bool {
         self.remaining.fetch_sub(bytes, Ordering::AcqRel) == bytes
     }
 }
 
 /// Bytes of an object that belong to a file.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub(super) struct Piece {
     /// Whose.
     pub file: Arc<FileTarget>,
     /// Where they begin in the object's plain bytes.
@@ -74,7 +74,7 @@ pub struct Piece {
 
 /// A data object and the pieces it holds, in order.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// The archive's name.
     pub archive: String,
     /// The object.
@@ -85,7 +85,7 @@ pub struct Job {
 
 /// What to do next.
 #[derive(Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// Make a directory.
     Directory(PathBuf, u32),
     /// Make an empty file.
@@ -102,7 +102,7 @@ struct OpenFile {
 }
 
 /// Reads records; see the head of this file.
-pub struct Unroller {
+pub(super) struct Unroller {
     /// Archive to the directory it goes to.
     roots: BTreeMap<String, PathBuf>,
     expected: BTreeMap<String, (u32, u64)>,
@@ -125,7 +125,7 @@ impl std::fmt::Debug for Unroller {
 
 impl Unroller {
     /// For this backup, each archive going to its directory.
-    pub fn new(backup: &Manifest, roots: BTreeMap<String, PathBuf>) -> Self {
+    pub(super) fn new(backup: &Manifest, roots: BTreeMap<String, PathBuf>) -> Self {
         let expected = backup
             .archives
             .iter()
@@ -135,7 +135,7 @@ impl Unroller {
     }
 
     /// Takes the next record. Data objects come only after everything that is needed to write them.
-    pub fn next(&mut self, record: Record) -> Result<Option<Step>> {
+    pub(super) fn next(&mut self, record: Record) -> Result<Option<Step>> {
         match record {
             Record::Archive(name) => {
                 self.end_archive()?;
@@ -154,7 +154,7 @@ impl Unroller {
     }
 
     /// After the last record: everything that the manifest announced has come.
-    pub fn end(&mut self) -> Result<()> {
+    pub(super) fn end(&mut self) -> Result<()> {
         self.end_archive()?;
         match self.expected.iter().next() {
             None => Ok(()),
