@@ -131,16 +131,211 @@ impl Cluster {
         Ok(found.map(|key| format!("its segment {} is there", key.name())))
     }
 
-    /// The first key of a listing, in the order in which the store lists, that fits.
+    /// A key of a listing that fits: the least of the first page that has any.
     async fn first_entry(&self, mut request: ListRequest, fits: impl Fn(&Key) -> bool) -> Result<Option<Key>> {
         loop {
             let page = self.storage.list(&request).await?;
-            if let Some(entry) = page.entries.into_iter().find(|entry| fits(&entry.key)) {
-                return Ok(Some(entry.key));
+            let fitting = page.entries.into_iter().map(|entry| entry.key).filter(|key| fits(key));
+            if let Some(key) = fitting.min() {
+                return Ok(Some(key));
             }
             match page.next {
                 Some(token) => request.token = Some(token),
                 None => return Ok(None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fault, Personality, Shelf, cluster, identity, object, segment, wal};
+    use super::*;
+    use crate::storage::Capabilities;
+    use std::sync::Arc;
+
+    const FOLDER: &str = "7/wal/00000001/";
+
+    fn shelf(personality: Personality) -> (Arc<Shelf>, Cluster) {
+        let shelf = Arc::new(Shelf::new(personality));
+        shelf.place("7/cluster.json", identity().to_bytes());
+        for number in 1..=5 {
+            shelf.place(&format!("{FOLDER}{}", segment(number)), object(number, b"").bytes);
+        }
+        let cluster = cluster(&shelf);
+        (shelf, cluster)
+    }
+
+    /// With listings from a key on that are exact, and with ones of which nothing is known.
+    fn both() -> [Personality; 2] {
+        let inexact = Capabilities { start_after: false, ..Capabilities::ALL };
+        [Personality::HONEST, Personality { exact: false, known: Some(inexact), ..Personality::HONEST }]
+    }
+
+    fn gap(absence: Absence, part: &str) {
+        match absence {
+            Absence::Gap(text) => assert!(text.contains(part), "{text}"),
+            other => panic!("expected a gap ({part}), not {other:?}"),
+        }
+    }
+
+    fn unknown(absence: Absence, part: &str) {
+        match absence {
+            Absence::Unknown(text) => assert!(text.contains(part), "{text}"),
+            other => panic!("expected something unknown ({part}), not {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_archive() {
+        for personality in both() {
+            let (shelf, cluster) = shelf(personality);
+            let next = WalFileName::Segment(segment(6));
+            // These are no later segments.
+            for name in [
+                "000000010000000000000007.partial",
+                "000000010000000000000007.00000028.backup",
+                "00000001000000000000000G",
+                "000000010000000000000007-0",
+            ] {
+                shelf.place(&format!("{FOLDER}{name}"), "x");
+            }
+            shelf.place("7/wal/00000002/000000020000000000000007", "another timeline's");
+            assert_eq!(cluster.prove_absent(&next).await.unwrap(), Absence::Proven);
+            assert_eq!(shelf.requests()[..2], ["GET 7/cluster.json".to_owned(), format!("GET {FOLDER}{next}")]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hole() {
+        for personality in both() {
+            let (shelf, cluster) = shelf(personality);
+            shelf.remove(&format!("{FOLDER}{}", segment(2)), false);
+            let absence = cluster.prove_absent(&WalFileName::Segment(segment(2))).await.unwrap();
+            gap(absence, &segment(3).to_string());
+            shelf.place(
+                &format!(
+                    "{FOLDER}{}",
+                    SegmentName::at(TimelineId::FIRST, crate::pg::Lsn(1 << 40), crate::pg::SegmentSize::DEFAULT)
+                ),
+                "far away",
+            );
+            gap(cluster.prove_absent(&WalFileName::Segment(segment(6))).await.unwrap(), "0000000100000100");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_one_is_a_gap() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        shelf.remove(&format!("{FOLDER}{}", segment(5)), true);
+        gap(cluster.prove_absent(&WalFileName::Segment(segment(5))).await.unwrap(), "delete marker");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_proven_without_an_identity() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let next = WalFileName::Segment(segment(6));
+        for (content, kind) in [
+            (None, ErrorKind::Config),
+            (Some("{}"), ErrorKind::Corrupt),
+            (Some(""), ErrorKind::Corrupt),
+            (Some("{\"format\":2}"), ErrorKind::Config),
+        ] {
+            shelf.remove("7/cluster.json", true);
+            if let Some(content) = content {
+                shelf.place("7/cluster.json", content);
+            }
+            let error = cluster.prove_absent(&next).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{content:?}");
+            assert!(error.to_string().contains("cannot prove"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn features_and_tails() {
+        let next = WalFileName::Segment(segment(6));
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        shelf.place("7/feature/incremental", "");
+        assert_eq!(cluster.unknown_features().await.unwrap(), ["incremental"]);
+        unknown(cluster.prove_absent(&next).await.unwrap(), "incremental");
+        shelf.remove("7/feature/incremental", false);
+
+        for (tail, speaks_against) in [
+            (format!("00000001/{}/0-8192", segment(5)), false),
+            (format!("00000001/{}/0-8192", segment(6)), true),
+            (format!("00000001/{}/0-8192", segment(7)), true),
+            ("00000002/000000020000000000000006/0-8192".to_owned(), false),
+            ("00000001/whatever".to_owned(), true),
+            ("whatever".to_owned(), true),
+        ] {
+            let key = format!("7/tail/{tail}");
+            shelf.place(&key, "x");
+            let absence = cluster.prove_absent(&next).await.unwrap();
+            if speaks_against {
+                unknown(absence, &tail);
+            } else {
+                assert_eq!(absence, Absence::Proven, "{tail}");
+            }
+            shelf.remove(&key, false);
+        }
+        shelf.place("7/tail/00000002/000000020000000000000006/0-8192", "x");
+        unknown(cluster.prove_absent(&wal("00000002.history")).await.unwrap(), "tail");
+        assert_eq!(cluster.prove_absent(&wal("00000003.history")).await.unwrap(), Absence::Proven);
+    }
+
+    #[tokio::test]
+    async fn histories() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        assert_eq!(cluster.prove_absent(&wal("00000002.history")).await.unwrap(), Absence::Proven);
+        shelf.place("7/wal/00000002/000000020000000000000006.partial", "no segment");
+        assert_eq!(cluster.prove_absent(&wal("00000002.history")).await.unwrap(), Absence::Proven);
+        shelf.place("7/wal/00000002/000000020000000000000006", "x");
+        gap(cluster.prove_absent(&wal("00000002.history")).await.unwrap(), "000000020000000000000006");
+        assert_eq!(cluster.prove_absent(&wal("00000003.history")).await.unwrap(), Absence::Proven);
+        shelf.place("7/wal/0000000A/0000000A.history", "x");
+        gap(cluster.prove_absent(&wal("00000003.history")).await.unwrap(), "timeline 10");
+        assert_eq!(cluster.prove_absent(&wal("0000000B.history")).await.unwrap(), Absence::Proven);
+    }
+
+    #[tokio::test]
+    async fn partial_and_backup() {
+        let (_shelf, cluster) = shelf(Personality::HONEST);
+        for name in ["000000010000000000000002.partial", "000000010000000000000002.00000028.backup"] {
+            assert_eq!(cluster.prove_absent(&wal(name)).await.unwrap(), Absence::Proven);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_came_meanwhile_is_no_answer() {
+        let (_shelf, cluster) = shelf(Personality::HONEST);
+        let error = cluster.prove_absent(&WalFileName::Segment(segment(5))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn trouble_at_any_step_proves_nothing() {
+        for (name, faults) in [
+            (
+                format!("{}", segment(6)),
+                &[("GET", "cluster.json"), ("GET", FOLDER), ("LIST", "feature/"), ("LIST", "tail/"), ("LIST", FOLDER)]
+                    [..],
+            ),
+            ("00000002.history".to_owned(), &[("LIST", "7/wal/"), ("LIST", "7/wal/00000002/")]),
+        ] {
+            for (operation, key) in faults {
+                for kind in [
+                    StorageErrorKind::Unavailable,
+                    StorageErrorKind::Throttled,
+                    StorageErrorKind::Denied,
+                    StorageErrorKind::Config,
+                    StorageErrorKind::LocalIo,
+                ] {
+                    let (shelf, cluster) = shelf(Personality::HONEST);
+                    shelf.fault(operation, key, Fault::Fail(kind));
+                    let answer = cluster.prove_absent(&wal(&name)).await;
+                    assert!(answer.is_err(), "{name}: {kind:?} at {operation} {key}: {answer:?}");
+                    assert_ne!(answer.unwrap_err().kind(), ErrorKind::NotFound);
+                }
             }
         }
     }

@@ -130,3 +130,94 @@ fn unreadable(error: serde_json::Error) -> Error {
 fn mismatch(why: String) -> Error {
     Error::new(ErrorKind::Mismatch, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fault, Personality, SYSTEM, Shelf, cluster, encoded, manifest};
+    use super::*;
+    use crate::pg::{Lsn, SystemIdentifier};
+    use crate::storage::StorageErrorKind;
+    use std::sync::Arc;
+
+    fn stored(kind: Kind, json: &[u8]) -> bytes::Bytes {
+        encoded(kind, 1, Lsn(0x200_0028), json, 1).bytes
+    }
+
+    fn place(shelf: &Shelf, manifest: &Manifest) {
+        let json = serde_json::to_vec(manifest).unwrap();
+        shelf.place(&format!("7/backup/{}/manifest", manifest.id), stored(Kind::BackupManifest, &json));
+    }
+
+    fn id(number: u32) -> BackupId {
+        format!("2026112{number}T170159Z-aaaaaa").parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn backups_are_those_with_a_manifest() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let cluster = cluster(&shelf);
+        assert_eq!(cluster.backups().await.unwrap(), []);
+        let late = Manifest { end_lsn: Lsn(0x900_0000), ..manifest(&id(1)) };
+        let early = Manifest { end_lsn: Lsn(0x300_0000), ..manifest(&id(2)) };
+        let early_too = Manifest { finished_at: "2026-11-30T00:00:00Z".to_owned(), ..early.clone() };
+        let early_too = Manifest { id: id(0), ..early_too };
+        for manifest in [&late, &early, &early_too] {
+            place(&shelf, manifest);
+        }
+        shelf.place(&format!("7/backup/{}/started", id(5)), "x");
+        shelf.place("7/backup/junk/manifest", "x");
+        let catalog = cluster.catalog().await.unwrap();
+        assert_eq!(catalog.backups, [early.clone(), early_too.clone(), late.clone()]);
+        assert_eq!(catalog.unfinished, [id(5)]);
+        assert_eq!(catalog.damaged, []);
+        assert_eq!(cluster.backups().await.unwrap(), catalog.backups);
+        assert_eq!(cluster.manifest(&id(1)).await.unwrap(), late);
+        assert_eq!(cluster.manifest(&id(5)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_cannot_be_believed_is_shown_and_never_used() {
+        let whole = serde_json::to_value(manifest(&id(1))).unwrap();
+        let with = |key: &str, value: serde_json::Value| {
+            let mut json = whole.clone();
+            json[key] = value;
+            stored(Kind::BackupManifest, &serde_json::to_vec(&json).unwrap())
+        };
+        let sound = stored(Kind::BackupManifest, &serde_json::to_vec(&whole).unwrap());
+        for (object, kind, part) in [
+            (bytes::Bytes::new(), ErrorKind::Corrupt, "empty"),
+            (sound.slice(..sound.len() - 2), ErrorKind::Corrupt, "cut short"),
+            (stored(Kind::BackupStarted, b"{}"), ErrorKind::Mismatch, "BackupStarted"),
+            (stored(Kind::BackupManifest, b"{}"), ErrorKind::Corrupt, "format"),
+            (with("format", 2.into()), ErrorKind::Config, "format 2"),
+            (with("end_lsn", "x".into()), ErrorKind::Corrupt, "LSN"),
+            (with("system_identifier", "8".into()), ErrorKind::Mismatch, "cluster 8"),
+            (with("id", id(3).as_str().into()), ErrorKind::Mismatch, id(3).as_str()),
+        ] {
+            let shelf = Arc::new(Shelf::new(Personality::HONEST));
+            shelf.place(&format!("7/backup/{}/manifest", id(1)), object);
+            place(&shelf, &manifest(&id(2)));
+            let cluster = cluster(&shelf);
+            let error = cluster.manifest(&id(1)).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            let line = error.to_string();
+            assert!(line.contains(part) && line.contains(id(1).as_str()), "{line}");
+            let catalog = cluster.catalog().await.unwrap();
+            assert_eq!(catalog.damaged, [DamagedBackup { id: id(1), why: line }]);
+            assert_eq!(catalog.backups, [manifest(&id(2))]);
+        }
+        assert_ne!(SYSTEM, SystemIdentifier(8));
+    }
+
+    #[tokio::test]
+    async fn trouble_with_the_storage_is_no_empty_list() {
+        for kind in [StorageErrorKind::Unavailable, StorageErrorKind::Denied, StorageErrorKind::Config] {
+            for (operation, key) in [("LIST", "7/backup/"), ("GET", "manifest")] {
+                let shelf = Arc::new(Shelf::new(Personality::HONEST));
+                place(&shelf, &manifest(&id(1)));
+                shelf.fault(operation, key, Fault::Fail(kind));
+                assert!(cluster(&shelf).catalog().await.is_err(), "{kind:?} at {operation}");
+            }
+        }
+    }
+}

@@ -175,3 +175,124 @@ impl Offer {
         Self::new(place, key, Bytes::from(identity.to_bytes()), super::judge::Content::Identity(identity))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Personality, SYSTEM, Shelf, cluster, identity, spool};
+    use super::super::{Deposited, Repository};
+    use super::*;
+    use crate::storage::Storage;
+    use std::sync::Arc;
+
+    const KEY: &str = "7/cluster.json";
+
+    #[test]
+    fn exact_bytes() {
+        let identity = ClusterIdentity::new(
+            SystemIdentifier(7_442_190_265_218_741_297),
+            PgMajor(15),
+            SegmentSize::new(16 << 20).unwrap(),
+        );
+        let bytes = identity.to_bytes();
+        assert_eq!(
+            String::from_utf8(bytes.clone()).unwrap(),
+            "{\"format\":1,\"system_identifier\":\"7442190265218741297\",\"postgres_major\":15,\
+             \"wal_segment_size\":16777216}\n"
+        );
+        assert_eq!(ClusterIdentity::parse(&bytes), Ok(identity));
+        assert_eq!(bytes, [serde_json::to_vec(&identity).unwrap(), b"\n".to_vec()].concat());
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let here = identity();
+        let there = ClusterIdentity {
+            format: 1,
+            system_identifier: SystemIdentifier(8),
+            postgres_major: PgMajor(16),
+            wal_segment_size: SegmentSize::new(1 << 20).unwrap(),
+        };
+        let error = here.compare(&there).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        let line = error.to_string();
+        for part in ["identifier 8 there, 7 here", "version 16 there, 15 here", "size 1048576 there, 16777216 here"] {
+            assert!(line.contains(part), "{line}");
+        }
+        assert!(line.contains("use a new prefix"), "{line}");
+        assert!(here.compare(&here).is_ok());
+    }
+
+    #[tokio::test]
+    async fn read() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let cluster = cluster(&shelf);
+        assert_eq!(cluster.identity().await.unwrap_err().kind(), ErrorKind::NotFound);
+        shelf.place(KEY, identity().to_bytes());
+        assert_eq!(cluster.identity().await.unwrap(), identity());
+        for (content, kind) in [
+            ("", ErrorKind::Corrupt),
+            ("{\"format\":1", ErrorKind::Corrupt),
+            ("[]", ErrorKind::Corrupt),
+            ("{\"format\":\"1\"}", ErrorKind::Corrupt),
+            ("{\"format\":2,\"whatever\":[]}", ErrorKind::Config),
+            (
+                "{\"format\":1,\"system_identifier\":\"8\",\"postgres_major\":15,\"wal_segment_size\":16777216}",
+                ErrorKind::Mismatch,
+            ),
+            (
+                "{\"format\":1,\"system_identifier\":\"7\",\"postgres_major\":15,\"wal_segment_size\":16777217}",
+                ErrorKind::Corrupt,
+            ),
+        ] {
+            shelf.place(KEY, content);
+            assert_eq!(cluster.identity().await.unwrap_err().kind(), kind, "{content}");
+        }
+        shelf.remove(KEY, true);
+        assert_eq!(cluster.identity().await.unwrap_err().kind(), ErrorKind::Gap);
+    }
+
+    #[tokio::test]
+    async fn written_once_and_then_remembered() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let (_dir, spool) = spool();
+        let repository = Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool));
+        let cluster = repository.cluster(SYSTEM);
+        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
+        assert_eq!(shelf.requests(), ["PUT create 7/cluster.json"]);
+        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.requests(), [""; 0], "the steady state costs no request");
+
+        // What the note does not say is asked of the storage, whatever the note says.
+        let other = ClusterIdentity { postgres_major: PgMajor(16), ..identity() };
+        assert_eq!(cluster.ensure_identity(&other).await.unwrap_err().kind(), ErrorKind::Mismatch);
+        assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
+        shelf.requests();
+        cluster.forget_notes();
+        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.requests(), ["PUT create 7/cluster.json", "GET 7/cluster.json"]);
+
+        let error = repository.cluster(SystemIdentifier(8)).ensure_identity(&identity()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worthless_one_is_replaced_whatever_the_store_can() {
+        for personality in [Personality::HONEST, Personality::IGNORING] {
+            for worthless in ["", "{\"format\":1,\"sys"] {
+                let shelf = Arc::new(Shelf::new(personality));
+                shelf.place(KEY, worthless);
+                let cluster = cluster(&shelf);
+                let offer = Offer::identity(KEY.to_owned(), cluster.layout.identity(), identity());
+                assert_eq!(cluster.store(&offer).await.unwrap(), Deposited::Replaced);
+                assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
+            }
+            for kept in ["{\"format\":2}", "{\"format\":1}"] {
+                let shelf = Arc::new(Shelf::new(personality));
+                shelf.place(KEY, kept);
+                assert!(cluster(&shelf).ensure_identity(&identity()).await.is_err());
+                assert_eq!(shelf.body(KEY).unwrap(), kept);
+            }
+        }
+    }
+}

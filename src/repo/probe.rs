@@ -262,3 +262,177 @@ async fn starts_after(storage: &dyn Storage, folder: &str) -> StorageResult<bool
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Checksums, Condition, Fault, Personality, SYSTEM, Shelf, cluster, spool};
+    use super::super::{Layout, Repository};
+    use super::*;
+    use crate::error::ErrorKind;
+    use std::sync::Arc;
+
+    async fn probed(personality: Personality) -> Capabilities {
+        let shelf = Arc::new(Shelf::new(personality));
+        let cluster = cluster(&shelf);
+        let first = cluster.probe().await.unwrap();
+        let again = cluster.probe().await.unwrap();
+        assert_eq!(first, again, "the permanent objects are there the second time: {personality:?}");
+        assert_eq!(shelf.keys(), ["7/probe/checksum", "7/probe/create", "7/probe/match"]);
+        first
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_honest_store() {
+        assert_eq!(probed(Personality::PROBED).await, Capabilities::ALL);
+        assert_eq!(probed(Personality { random_tags: true, ..Personality::PROBED }).await, Capabilities::ALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn conditional_creation() {
+        for create in [Condition::Ignore, Condition::Unsupported, Condition::Inverted] {
+            let shown = probed_create(create).await;
+            assert_eq!(shown, Capabilities { create_only: false, ..Capabilities::ALL }, "{create:?}");
+        }
+    }
+
+    async fn probed_create(create: Condition) -> Capabilities {
+        let shelf = Arc::new(Shelf::new(Personality { create, ..Personality::PROBED }));
+        for name in ["create", "checksum", "match"] {
+            shelf.place(Layout::new(SYSTEM).probe(name).as_str(), SOUND);
+        }
+        let full = cluster(&shelf).probe().await.unwrap();
+        shelf.remove("7/probe/create", false);
+        let empty = cluster(&shelf).capabilities().await.unwrap();
+        assert!(!empty.create_only, "{create:?} on an empty store");
+        full
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checksums() {
+        for checksums in [Checksums::Ignore, Checksums::CommitAnyway] {
+            let shown = probed(Personality { checksums, ..Personality::PROBED }).await;
+            assert_eq!(shown, Capabilities { verifies_integrity: false, ..Capabilities::ALL }, "{checksums:?}");
+        }
+        // Better than before: what an earlier probe left is repaired.
+        let shelf = Arc::new(Shelf::new(Personality { checksums: Checksums::Ignore, ..Personality::PROBED }));
+        assert!(!cluster(&shelf).probe().await.unwrap().verifies_integrity);
+        shelf.change(|personality| personality.checksums = Checksums::Verify);
+        assert!(cluster(&shelf).probe().await.unwrap().verifies_integrity);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn conditions_on_tags() {
+        for if_match in [Condition::Ignore, Condition::Unsupported, Condition::Inverted] {
+            let shown = probed(Personality { if_match, ..Personality::PROBED }).await;
+            assert_eq!(shown, Capabilities { if_match: false, ..Capabilities::ALL }, "{if_match:?}");
+        }
+        // Ceph 16: the right tag is refused as well.
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        for _ in 0..6 {
+            shelf.fault("PUT", "probe/match", Fault::Fail(StorageErrorKind::Precondition));
+        }
+        shelf.place("7/probe/match", SOUND);
+        assert!(!cluster(&shelf).probe().await.unwrap().if_match);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_host_probes_at_the_same_moment() {
+        let shelf = Arc::new(Shelf::new(Personality { random_tags: true, ..Personality::PROBED }));
+        shelf.place("7/probe/match", SOUND);
+        shelf.fault("PUT", "probe/match", Fault::Meanwhile(Bytes::from_static(SOUND)));
+        shelf.fault("PUT", "probe/match", Fault::Meanwhile(Bytes::from_static(SOUND)));
+        assert_eq!(cluster(&shelf).probe().await.unwrap(), Capabilities::ALL);
+
+        let shelf = Arc::new(Shelf::slow(
+            Personality { random_tags: true, ..Personality::PROBED },
+            1,
+            Duration::from_millis(200),
+        ));
+        let mut hosts = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let cluster = cluster(&shelf);
+            hosts.spawn(async move { cluster.probe().await.unwrap() });
+        }
+        while let Some(shown) = hosts.join_next().await {
+            let shown = shown.unwrap();
+            assert!(shown.create_only && shown.verifies_integrity && shown.start_after, "{shown:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listings_from_a_key_on() {
+        let shown = probed(Personality { exact: false, ..Personality::PROBED }).await;
+        assert_eq!(shown, Capabilities { start_after: false, ..Capabilities::ALL });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_the_worst_and_trouble_is_an_error() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        shelf.fault("PUT", "probe/checksum", Fault::Fail(StorageErrorKind::Denied));
+        shelf.fault("GET", "probe/match", Fault::Fail(StorageErrorKind::Denied));
+        shelf.fault("LIST", "probe/", Fault::Fail(StorageErrorKind::Denied));
+        let shown = cluster(&shelf).probe().await.unwrap();
+        assert_eq!(shown, Capabilities { create_only: true, ..Capabilities::NONE });
+
+        for (operation, key) in [
+            ("PUT", "probe/create"),
+            ("PUT", "probe/checksum"),
+            ("GET", "probe/checksum"),
+            ("PUT", "probe/match"),
+            ("GET", "probe/match"),
+            ("LIST", "probe/"),
+        ] {
+            let shelf = Arc::new(Shelf::new(Personality::PROBED));
+            shelf.fault(operation, key, Fault::Fail(StorageErrorKind::Unavailable));
+            let error = cluster(&shelf).probe().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{operation} {key}");
+            assert!(error.to_string().contains("cannot probe"), "{error}");
+        }
+        // Who may not even write is told so.
+        shelf.fault("PUT", "probe/create", Fault::Fail(StorageErrorKind::Denied));
+        assert_eq!(cluster(&shelf).probe().await.unwrap_err().kind(), ErrorKind::Denied);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn remembered_in_the_spool_for_a_week() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let (_dir, spool) = spool();
+        let open = || Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool.clone())).cluster(SYSTEM);
+        assert_eq!(open().capabilities().await.unwrap(), Capabilities::ALL);
+        assert!(!shelf.requests().is_empty());
+        let next_process = open();
+        assert_eq!(next_process.known_capabilities(), Capabilities::ALL);
+        assert_eq!(next_process.capabilities().await.unwrap(), Capabilities::ALL);
+        assert_eq!(shelf.requests(), [""; 0]);
+        next_process.refute_create_only();
+        assert!(!next_process.capabilities().await.unwrap().create_only);
+        assert_eq!(shelf.requests(), [""; 0], "this process has learnt better");
+        assert!(open().capabilities().await.unwrap().create_only, "the next one asks again");
+        assert!(!shelf.requests().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_spool_only_what_the_call_needs() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let cluster = cluster(&shelf);
+        assert_eq!(cluster.known_capabilities(), Capabilities::NONE);
+        let known = cluster.capabilities().await.unwrap();
+        assert_eq!(known, Capabilities { create_only: true, ..Capabilities::NONE });
+        let key = "7/probe/create";
+        let asked = [format!("PUT create {key}"), format!("PUT create {key}"), format!("GET {key}")];
+        assert_eq!(shelf.requests(), asked);
+        cluster.capabilities().await.unwrap();
+        assert_eq!(shelf.requests(), [""; 0], "one process asks once");
+        assert_eq!(cluster.learn(Need::All).await.unwrap(), Capabilities::ALL);
+
+        let by_construction = super::super::testing::cluster(&Arc::new(Shelf::new(Personality::HONEST)));
+        assert_eq!(by_construction.known_capabilities(), Capabilities::ALL);
+    }
+
+    #[test]
+    fn another_tag_of_the_same_form() {
+        for (tag, other) in [("\"0a\"", "\"1a\""), ("\"ab-2\"", "\"0b-2\""), ("\"\"", "\"0\""), ("", "\"0\"")] {
+            assert_eq!(other_than(&ETag(tag.to_owned())).0, other);
+        }
+    }
+}

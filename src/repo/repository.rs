@@ -118,3 +118,48 @@ impl Cluster {
         format!("{key} in {}", self.storage.location())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fault, Personality, Shelf, cluster, identity};
+    use super::*;
+
+    fn repository(shelf: &Arc<Shelf>) -> Repository {
+        Repository::new(Arc::clone(shelf) as Arc<dyn Storage>, None)
+    }
+
+    #[tokio::test]
+    async fn clusters() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let repository = repository(&shelf);
+        let error = repository.only_cluster().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("memory:shelf"), "{error}");
+        for key in ["10/cluster.json", "junk/cluster.json", "9/wal/00000001/x", "007/cluster.json"] {
+            shelf.place(key, identity().to_bytes());
+        }
+        assert_eq!(repository.only_cluster().await.unwrap(), SystemIdentifier(10));
+        shelf.place("7/cluster.json", identity().to_bytes());
+        assert_eq!(repository.clusters().await.unwrap(), [SystemIdentifier(7), SystemIdentifier(10)]);
+        let line = repository.only_cluster().await.unwrap_err().to_string();
+        assert!(line.contains("7, 10") && line.contains("--cluster"), "{line}");
+        for (operation, key) in [("LIST", ""), ("GET", "7/cluster.json")] {
+            shelf.fault(operation, key, Fault::Fail(StorageErrorKind::Unavailable));
+            assert_eq!(repository.only_cluster().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+    }
+
+    #[tokio::test]
+    async fn reading() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let cluster = cluster(&shelf);
+        let key = cluster.layout().identity();
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::NotFound);
+        shelf.place(key.as_str(), "x");
+        assert_eq!(cluster.get(&key).await.unwrap().body, "x");
+        shelf.remove(key.as_str(), true);
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::Gap);
+        shelf.fault("GET", "", Fault::Fail(StorageErrorKind::Denied));
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::Denied);
+    }
+}

@@ -1,5 +1,11 @@
 //! A storage for this room's tests: honest or lying as its personality says, with a clock that follows tokio's (paused) one.
 
+use super::judge::Offer;
+use super::manifest::NeededWal;
+use super::{BackupId, Cluster, ClusterIdentity, Layout, Manifest, Repository};
+use crate::codec::{self, Encoded, Encoding, HEADER_LEN, Kind, Recipients, Subject};
+use crate::pg::{Lsn, PgMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
+use crate::spool::Spool;
 use crate::storage::{
     Capabilities, ETag, Entry, Integrity, Key, ListPage, ListRequest, Object, PutMode, Storage, StorageError,
     StorageErrorKind, StorageResult,
@@ -7,9 +13,102 @@ use crate::storage::{
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+
+/// The cluster of all tests.
+pub(super) const SYSTEM: SystemIdentifier = SystemIdentifier(7);
+
+pub(super) fn timeline(number: u32) -> TimelineId {
+    TimelineId::new(number).unwrap()
+}
+
+/// The first timeline's segment of this number.
+pub(super) fn segment(number: u64) -> SegmentName {
+    SegmentName::at(TimelineId::FIRST, Lsn(number << 24), SegmentSize::DEFAULT)
+}
+
+pub(super) fn wal(name: &str) -> WalFileName {
+    name.parse().unwrap()
+}
+
+pub(super) fn identity() -> ClusterIdentity {
+    ClusterIdentity::new(SYSTEM, PgMajor(15), SegmentSize::DEFAULT)
+}
+
+/// A WAL object of the first timeline.
+pub(super) fn object(number: u64, plain: &[u8]) -> Encoded {
+    object_at_level(number, plain, 1)
+}
+
+pub(super) fn object_at_level(number: u64, plain: &[u8], level: i32) -> Encoded {
+    encoded(Kind::Wal, 1, Lsn(number << 24), plain, level)
+}
+
+pub(super) fn encoded(kind: Kind, timeline: u32, start: Lsn, plain: &[u8], level: i32) -> Encoded {
+    let subject = Subject { kind, system_identifier: SYSTEM, timeline, start };
+    codec::encode_bytes(plain, subject, &Encoding { level, recipients: Recipients::default() }).unwrap()
+}
+
+/// A small whole backup of the first timeline.
+pub(super) fn manifest(id: &BackupId) -> Manifest {
+    Manifest {
+        format: 1,
+        id: id.clone(),
+        system_identifier: SYSTEM,
+        postgres_major: PgMajor(15),
+        server_version_num: 150_018,
+        wal_segment_size: SegmentSize::DEFAULT,
+        parent: None,
+        label: "nightly".to_owned(),
+        from_standby: false,
+        started_at: "2026-11-23T17:01:59Z".to_owned(),
+        finished_at: "2026-11-23T17:02:30Z".to_owned(),
+        start_lsn: Lsn(0x200_0028),
+        start_timeline: TimelineId::FIRST,
+        end_lsn: Lsn(0x200_0130),
+        end_timeline: TimelineId::FIRST,
+        wal: vec![NeededWal { name: segment(2), own: false }],
+        archives: Vec::new(),
+        index: Vec::new(),
+        pg_manifest: Vec::new(),
+        encrypted: false,
+        damaged: Vec::new(),
+        outside: BTreeMap::new(),
+        server_settings: BTreeMap::new(),
+        files: 0,
+        tar_bytes: 0,
+        stored_bytes: 0,
+        written_by: "0.1.0".to_owned(),
+    }
+}
+
+pub(super) fn offer(object: &Encoded) -> Offer {
+    let key = Layout::new(SYSTEM).wal(&WalFileName::Segment(segment(1)));
+    Offer::object(format!("{key} in memory:shelf"), key, object)
+}
+
+/// The object as a later version might write it: another version in a header whose checksum fits.
+pub(super) fn with_version(object: &[u8], version: u8) -> Vec<u8> {
+    let mut bytes = object.to_vec();
+    bytes[16] = version;
+    let sum = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+    bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// The cluster on this shelf, without a spool.
+pub(super) fn cluster(shelf: &Arc<Shelf>) -> Cluster {
+    Repository::new(Arc::clone(shelf) as Arc<dyn Storage>, None).cluster(SYSTEM)
+}
+
+/// A spool in a directory of its own, which goes with the first value.
+pub(super) fn spool() -> (tempfile::TempDir, Spool) {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::find(Some(&dir.path().join("spool")), None).unwrap().unwrap();
+    (dir, spool)
+}
 
 /// What it does about a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,13 +290,13 @@ impl Shelf {
         tag
     }
 
-    async fn pause(&self) {
+    /// Quick or, `slowly` of 256 times, as slow as can be.
+    async fn pause(&self, slowly: u8) {
         let Some((rng, up_to)) = &self.jitter else { return };
         let millis = u64::try_from(up_to.as_millis()).unwrap();
         let nap = {
             let mut rng = rng.lock().unwrap();
-            // Mostly quick, sometimes as slow as can be.
-            if rng.u8(..) < 200 { rng.u64(0..=millis / 20) } else { rng.u64(0..=millis) }
+            if rng.u8(..) < slowly { rng.u64(0..=millis) } else { rng.u64(0..=millis / 20) }
         };
         tokio::time::sleep(Duration::from_millis(nap)).await;
     }
@@ -240,7 +339,7 @@ impl Storage for Shelf {
             (PutMode::Overwrite, _) => "",
         };
         let fault = self.enter("PUT", detail, name);
-        self.pause().await;
+        self.pause(if name.contains("/claim/") { 25 } else { 200 }).await;
         let mut body = body;
         let mut lose = false;
         match fault {
@@ -260,7 +359,7 @@ impl Storage for Shelf {
             return Err(self.error(StorageErrorKind::DamagedOnTheWay, "put", name));
         }
         let tag = self.commit(name, body);
-        self.pause().await;
+        self.pause(25).await;
         if lose { Err(self.error(StorageErrorKind::Unavailable, "put", name)) } else { Ok(Some(tag)) }
     }
 
@@ -268,7 +367,7 @@ impl Storage for Shelf {
         assert!(range.is_none(), "this room reads whole objects");
         let name = key.as_str();
         let fault = self.enter("GET", "", name);
-        self.pause().await;
+        self.pause(25).await;
         let answer = {
             let state = self.state.lock().unwrap();
             match state.objects.get(name) {
@@ -282,13 +381,13 @@ impl Storage for Shelf {
             Some(Fault::Stall(time)) => tokio::time::sleep(time).await,
             _ => {}
         }
-        self.pause().await;
+        self.pause(25).await;
         answer.map_err(|kind| self.error(kind, "get", name))
     }
 
     async fn list(&self, request: &ListRequest) -> StorageResult<ListPage> {
         let fault = self.enter("LIST", if request.start_after.is_some() { " after" } else { "" }, &request.prefix);
-        self.pause().await;
+        self.pause(25).await;
         if let Some(Fault::Fail(kind)) = fault {
             return Err(self.error(kind, "list", &request.prefix));
         }
@@ -319,7 +418,7 @@ impl Storage for Shelf {
             entries.reverse();
             ListPage { entries, next, date: personality.dates.then(|| self.now()) }
         };
-        self.pause().await;
+        self.pause(25).await;
         Ok(page)
     }
 

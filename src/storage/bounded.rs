@@ -50,6 +50,9 @@ impl Progress {
 /// Which limit ended a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overrun {
+    /// No connection after this long.
+    #[cfg(feature = "s3")]
+    Connect(Duration),
     /// Nothing moved for this long.
     Stall(Duration),
     /// The request took this long in all.
@@ -61,6 +64,8 @@ pub(super) enum Overrun {
 impl fmt::Display for Overrun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            #[cfg(feature = "s3")]
+            Self::Connect(limit) => write!(f, "no connection after {limit:?}"),
             Self::Stall(limit) => write!(f, "no progress for {limit:?}"),
             Self::Request(limit) => write!(f, "not done after {limit:?}"),
             Self::Deadline => f.write_str("the time allowed is over"),
@@ -75,16 +80,35 @@ impl Overrun {
     }
 }
 
-/// Drives `work` to its end or into a limit. The limits are read again whenever they change.
+/// Drives a request to its end or into a limit. The limits are read again whenever they change.
 pub(super) async fn bounded<T>(
     limits: &Limits,
     progress: &Progress,
     work: impl Future<Output = T>,
 ) -> Result<T, Overrun> {
     let _guard = Abandon(Arc::clone(&progress.shared));
+    within(limits, || nearest_end(limits, progress), work).await
+}
+
+/// Drives the opening of a connection to its end or into its limit.
+#[cfg(feature = "s3")]
+pub(super) async fn connecting<T>(limits: &Limits, work: impl Future<Output = T>) -> Result<T, Overrun> {
+    let begun = Instant::now();
+    let end = || {
+        let limit = limits.now().connect;
+        (begun + limit, Overrun::Connect(limit))
+    };
+    within(limits, end, work).await
+}
+
+async fn within<T>(
+    limits: &Limits,
+    end: impl Fn() -> (Instant, Overrun),
+    work: impl Future<Output = T>,
+) -> Result<T, Overrun> {
     let mut work = std::pin::pin!(work);
     loop {
-        let (end, overrun) = nearest_end(limits, progress);
+        let (end, overrun) = end();
         let now = Instant::now();
         tokio::select! {
             biased;

@@ -9,12 +9,16 @@ pub mod key;
 pub mod limits;
 pub mod memory;
 pub mod retry;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 pub use file::FileStorage;
 pub use key::Key;
 pub use limits::{Bounds, Limits};
 pub use memory::MemoryStorage;
 pub use retry::Retrying;
+#[cfg(feature = "s3")]
+pub use s3::S3Storage;
 
 use bytes::Bytes;
 use std::fmt;
@@ -256,9 +260,18 @@ pub async fn list_all(storage: &dyn Storage, prefix: &str) -> StorageResult<Vec<
 }
 
 /// Opens the storage that the settings name, behind the one retry policy (`retry.rs`). No request is made.
-pub fn open(
-    _settings: &crate::config::Settings,
-    _limits: &Limits,
-) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
-    Err(crate::error::Error::new(crate::error::ErrorKind::Bug, "stub"))
+pub fn open(settings: &crate::config::Settings, limits: &Limits) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
+    use crate::config::StorageUrl;
+    use std::sync::Arc;
+    let backend: Arc<dyn Storage> = match &settings.storage {
+        StorageUrl::File(root) => Arc::new(FileStorage::new(root, limits.clone())),
+        #[cfg(feature = "s3")]
+        StorageUrl::S3 { bucket, prefix } => Arc::new(S3Storage::new(&settings.s3, bucket, prefix, limits.clone())?),
+        #[cfg(not(feature = "s3"))]
+        StorageUrl::S3 { .. } => {
+            let message = "this program was built without the s3 feature";
+            return Err(crate::error::Error::new(crate::error::ErrorKind::Config, message));
+        }
+    };
+    Ok(Arc::new(Retrying::new(backend, limits.clone())))
 }

@@ -5,7 +5,9 @@
 // Outside of functions marked as tests clippy does not know that this is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod conformance;
 mod harness;
+mod harness_proxy;
 mod harness_s3;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]

@@ -1,8 +1,12 @@
 //! What the integration tests stand on: real Postgres servers, S3 servers false and true, and lines that break.
 
+pub(crate) mod binaries;
+pub(crate) mod engines;
 pub(crate) mod fake_s3;
 pub(crate) mod postgres;
 pub(crate) mod processes;
+pub(crate) mod proxy;
+pub(crate) mod stores;
 pub(crate) mod user;
 
 use std::collections::BTreeSet;

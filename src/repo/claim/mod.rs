@@ -222,3 +222,6 @@ impl Cluster {
 fn age(entry: &Entry, date: Option<SystemTime>) -> Option<Duration> {
     Some(date?.duration_since(entry.last_modified?).unwrap_or(Duration::ZERO))
 }
+
+#[cfg(test)]
+mod tests;
