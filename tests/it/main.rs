@@ -5,8 +5,8 @@
 // Outside of functions marked as tests clippy does not know that this is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod conformance;
 mod archive;
+mod conformance;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
