@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod conformance;
+mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
