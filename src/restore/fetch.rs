@@ -27,7 +27,13 @@ impl Source {
     }
 
     /// The plain bytes of an object that the manifest vouches for.
-    pub(super) async fn vouched(&self, backup: &Manifest, key: Key, kind: Kind, reference: &ObjectRef) -> Result<Vec<u8>> {
+    pub(super) async fn vouched(
+        &self,
+        backup: &Manifest,
+        key: Key,
+        kind: Kind,
+        reference: &ObjectRef,
+    ) -> Result<Vec<u8>> {
         let object = self.get(&key).await?;
         let (identities, system) = (self.identities.clone(), backup.system_identifier);
         let reference = reference.clone();

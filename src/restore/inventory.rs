@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// What the index tells.
 #[derive(Debug, Clone, Default)]
-pub struct Inventory {
+pub(super) struct Inventory {
     /// Bytes that the files of each archive take on a disk, and how many there are.
     pub archives: BTreeMap<String, Extent>,
     /// The base archive has a `postgresql.conf`.
@@ -21,7 +21,7 @@ pub struct Inventory {
 
 /// How much an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Extent {
+pub(super) struct Extent {
     /// Bytes, each file rounded up to whole blocks of a disk.
     pub on_disk: u64,
     /// Regular files.
@@ -62,7 +62,7 @@ impl Missing {
 }
 
 /// Goes once through listing and index. Each object that the backup names must be there with the size it names.
-pub async fn take(source: &Source, backup: &Manifest) -> Result<Inventory> {
+pub(super) async fn take(source: &Source, backup: &Manifest) -> Result<Inventory> {
     let listed = list(source, backup).await?;
     let mut missing = Missing::default();
     check_small_objects(source, backup, &listed, &mut missing);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// A stretch of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub(super) struct Step {
     /// The timeline.
     pub timeline: TimelineId,
     /// Where it branched off its parent; 0 for the first.
@@ -18,7 +18,7 @@ pub struct Step {
 
 /// A timeline with its ancestors, oldest first: the way replay takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lineage {
+pub(super) struct Lineage {
     timeline: TimelineId,
     ancestors: Vec<Step>,
     begin: Lsn,
@@ -26,7 +26,7 @@ pub struct Lineage {
 
 impl Lineage {
     /// The lineage of a timeline whose history file has these lines: parent, and where it was left; oldest first.
-    pub fn new(timeline: TimelineId, lines: impl IntoIterator<Item = (TimelineId, Lsn)>) -> Self {
+    pub(super) fn new(timeline: TimelineId, lines: impl IntoIterator<Item = (TimelineId, Lsn)>) -> Self {
         let mut begin = Lsn(0);
         let mut ancestors = Vec::new();
         for (parent, left) in lines {
@@ -37,23 +37,23 @@ impl Lineage {
     }
 
     /// The lineage of the first timeline.
-    pub fn first() -> Self {
+    pub(super) fn first() -> Self {
         Self::new(TimelineId::FIRST, [])
     }
 
     /// The timeline it leads to.
-    pub fn timeline(&self) -> TimelineId {
+    pub(super) fn timeline(&self) -> TimelineId {
         self.timeline
     }
 
     /// All its steps, oldest first.
-    pub fn steps(&self) -> impl DoubleEndedIterator<Item = Step> + '_ {
+    pub(super) fn steps(&self) -> impl DoubleEndedIterator<Item = Step> + '_ {
         let last = Step { timeline: self.timeline, begin: self.begin, end: None };
         self.ancestors.iter().copied().chain([last])
     }
 
     /// The timelines before the last, oldest first, each with where it was left.
-    pub fn parents(&self) -> &[Step] {
+    pub(super) fn parents(&self) -> &[Step] {
         &self.ancestors
     }
 
@@ -62,10 +62,10 @@ impl Lineage {
     }
 
     /// Whether replay along this lineage can begin at this backup: it starts and ends on it, before it was left.
-    pub fn covers(&self, backup: &Manifest) -> bool {
-        let starts = self.step(backup.start_timeline).is_some_and(|step| {
-            step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end)
-        });
+    pub(super) fn covers(&self, backup: &Manifest) -> bool {
+        let starts = self
+            .step(backup.start_timeline)
+            .is_some_and(|step| step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end));
         let ends = self
             .step(backup.end_timeline)
             .is_some_and(|step| step.begin <= backup.end_lsn && step.end.is_none_or(|end| backup.end_lsn <= end));
@@ -73,7 +73,7 @@ impl Lineage {
     }
 
     /// The timeline under which recovery reads the segment of this number: the newest that has begun in it.
-    pub fn timeline_of(&self, number: u64, size: SegmentSize) -> TimelineId {
+    pub(super) fn timeline_of(&self, number: u64, size: SegmentSize) -> TimelineId {
         self.steps()
             .rev()
             .find(|step| step.begin.0 / size.bytes() <= number)
@@ -82,10 +82,10 @@ impl Lineage {
 }
 
 /// All lineages that the archive's history files tell of, by timeline.
-pub type Lineages = BTreeMap<TimelineId, Lineage>;
+pub(super) type Lineages = BTreeMap<TimelineId, Lineage>;
 
 /// Which timeline to follow from a backup, or why there is none.
-pub fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineages) -> Option<&'a Lineage> {
+pub(super) fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineages) -> Option<&'a Lineage> {
     match asked {
         TargetTimeline::Current => lineages.get(&backup.end_timeline).filter(|lineage| lineage.covers(backup)),
         TargetTimeline::Number(timeline) => lineages.get(&timeline).filter(|lineage| lineage.covers(backup)),
@@ -97,7 +97,7 @@ pub fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineag
 ///
 /// `latest` stays `latest` only where Postgres' own search is bound to find the same: it tries one number after the other and
 /// stops at the first without a history file, and takes the highest, related or not. Else the number is written (F5).
-pub fn setting(
+pub(super) fn setting(
     asked: TargetTimeline,
     chosen: &Lineage,
     backup: &Manifest,
@@ -110,7 +110,9 @@ pub fn setting(
         TargetTimeline::Latest => {}
     }
     let mut found = backup.end_timeline;
-    while let Some(next) = found.get().checked_add(1).and_then(TimelineId::new).filter(|next| lineages.contains_key(next)) {
+    while let Some(next) =
+        found.get().checked_add(1).and_then(TimelineId::new).filter(|next| lineages.contains_key(next))
+    {
         found = next;
     }
     let others = branches_beside(chosen, backup, lineages);
@@ -131,7 +133,8 @@ pub fn setting(
 
 /// Ends of other branches that the backup could follow as well.
 fn branches_beside(chosen: &Lineage, backup: &Manifest, lineages: &Lineages) -> Vec<TimelineId> {
-    let is_ancestor = |timeline| lineages.values().any(|other| other.parents().iter().any(|step| step.timeline == timeline));
+    let is_ancestor =
+        |timeline| lineages.values().any(|other| other.parents().iter().any(|step| step.timeline == timeline));
     lineages
         .values()
         .filter(|other| other.timeline() != chosen.timeline() && other.covers(backup))

@@ -10,18 +10,18 @@ use std::path::Path;
 
 /// Makes things for an owner.
 #[derive(Debug, Clone, Default)]
-pub struct Maker {
+pub(super) struct Maker {
     owner: Option<Owner>,
 }
 
 impl Maker {
     /// For this owner; without one, for whoever runs this.
-    pub fn new(owner: Option<Owner>) -> Self {
+    pub(super) fn new(owner: Option<Owner>) -> Self {
         Self { owner }
     }
 
     /// Opens a file for writing, making it where it is missing. Its mode is 0600 until it is finished.
-    pub fn open(&self, path: &Path) -> Result<File> {
+    pub(super) fn open(&self, path: &Path) -> Result<File> {
         let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = match open() {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
@@ -36,8 +36,9 @@ impl Maker {
     }
 
     /// Gives a file its mode, and its time where there is one.
-    pub fn finish(&self, file: &File, path: &Path, mode: u32, mtime: Option<u64>) -> Result<()> {
-        file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(|cause| failed("set the mode of", path, cause))?;
+    pub(super) fn finish(&self, file: &File, path: &Path, mode: u32, mtime: Option<u64>) -> Result<()> {
+        file.set_permissions(Permissions::from_mode(mode & 0o7777))
+            .map_err(|cause| failed("set the mode of", path, cause))?;
         let Some(seconds) = mtime.and_then(|seconds| i64::try_from(seconds).ok()) else { return Ok(()) };
         let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
         let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
@@ -45,14 +46,14 @@ impl Maker {
     }
 
     /// Writes a whole small file, replacing what is there.
-    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    pub(super) fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         let mut file = self.open(path)?;
         file.set_len(0).and_then(|()| file.write_all(content)).map_err(|cause| failed("write", path, cause))?;
         self.finish(&file, path, mode, None)
     }
 
     /// Makes a directory and those above it. One that is there gets the mode and the owner.
-    pub fn directory(&self, path: &Path, mode: u32) -> Result<()> {
+    pub(super) fn directory(&self, path: &Path, mode: u32) -> Result<()> {
         let make = || DirBuilder::new().mode(0o700).create(path);
         let made = match make() {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
@@ -62,12 +63,17 @@ impl Maker {
             other => other,
         };
         match made {
-            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("create", path, cause)),
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed("create", path, cause));
+            }
             _ => {}
         }
         let directory = File::open(path).map_err(|cause| failed("open", path, cause))?;
         if !directory.metadata().is_ok_and(|found| found.is_dir()) {
-            return Err(Error::new(ErrorKind::LocalIo, format!("{} is in the way: it is no directory", path.display())));
+            return Err(Error::new(
+                ErrorKind::LocalIo,
+                format!("{} is in the way: it is no directory", path.display()),
+            ));
         }
         self.give(&directory, path)?;
         directory
@@ -83,13 +89,14 @@ impl Maker {
     }
 
     /// Makes a symbolic link, replacing a directory that is empty.
-    pub fn link(&self, path: &Path, target: &Path) -> Result<()> {
+    pub(super) fn link(&self, path: &Path, target: &Path) -> Result<()> {
         if path.is_dir() && !path.is_symlink() {
             std::fs::remove_dir(path).map_err(|cause| failed("replace", path, cause))?;
         }
         std::os::unix::fs::symlink(target, path).map_err(|cause| failed("create the link", path, cause))?;
         let Some(owner) = &self.owner else { return Ok(()) };
-        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)).map_err(|cause| failed("give away", path, cause))
+        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+            .map_err(|cause| failed("give away", path, cause))
     }
 
     fn give(&self, file: &File, path: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 const PIECE: usize = 256 << 10;
 
 /// Writes the pieces of a job from the stored object. What was written before an error is worthless; `stop` ends it early.
-pub fn write(
+pub(super) fn write(
     stored: &[u8],
     job: &Job,
     system: SystemIdentifier,
@@ -30,7 +30,8 @@ pub fn write(
     if stored.len() as u64 != object.size || header.plain_hash != object.hash || header.plain_length != object.plain {
         return Err(not_vouched());
     }
-    let mut writer = Writer { maker, pieces: job.pieces.iter(), current: None, position: 0, hash: blake3::Hasher::new() };
+    let mut writer =
+        Writer { maker, pieces: job.pieces.iter(), current: None, position: 0, hash: blake3::Hasher::new() };
     writer.advance()?;
     let mut decoder = Decoder::new().map_err(damaged)?;
     let mut buffer = vec![0; PIECE];
@@ -39,7 +40,8 @@ pub fn write(
         if stop.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Interrupted, "stopped"));
         }
-        let (packed, behind) = rest.split_at_checked(frame.packed as usize).ok_or_else(|| damaged("it is cut short"))?;
+        let (packed, behind) =
+            rest.split_at_checked(frame.packed as usize).ok_or_else(|| damaged("it is cut short"))?;
         unpack(&mut decoder, packed, frame, &mut buffer, |plain| writer.take(plain))?;
         rest = behind;
     }

@@ -19,16 +19,16 @@ pub struct Owner {
 }
 
 /// Who shall own the files, if it is not simply whoever runs this. `asked` is `--owner`.
-pub fn find(to: &Path, asked: Option<&str>) -> Result<Option<Owner>> {
+pub(super) fn find(to: &Path, asked: Option<&str>) -> Result<Option<Owner>> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     decide(to, asked, rustix::process::geteuid().as_raw(), &passwd)
 }
 
 fn decide(to: &Path, asked: Option<&str>, we: u32, passwd: &str) -> Result<Option<Owner>> {
     if let Some(asked) = asked {
-        let owner = users(passwd).find(|user| user.name == asked).ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("there is no user {asked:?} in /etc/passwd"))
-        })?;
+        let owner = users(passwd)
+            .find(|user| user.name == asked)
+            .ok_or_else(|| Error::new(ErrorKind::Config, format!("there is no user {asked:?} in /etc/passwd")))?;
         if owner.uid == 0 {
             return Err(Error::new(ErrorKind::Config, "root cannot own the files: Postgres refuses to run as root"));
         }
@@ -69,7 +69,8 @@ fn users(passwd: &str) -> impl Iterator<Item = Owner> + '_ {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\npostgres:x:101:104:P:/var/lib/postgresql:/bin/bash\nbroken\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\npostgres:x:101:104:P:/var/lib/postgresql:/bin/bash\nbroken\n";
 
     #[test]
     fn root_gives_the_files_away() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A directory that an unfinished restore leaves this file in; the last thing to go before `pg_control` comes.
-pub const UNFINISHED: &str = "walhalla.unfinished";
+pub(super) const UNFINISHED: &str = "walhalla.unfinished";
 
 /// What a restore needs in a file system, and what there is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -20,7 +20,7 @@ pub struct Space {
 }
 
 /// The directory's absolute path; a relative one is taken from the working directory.
-pub fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let refused = |why: &str| Error::new(ErrorKind::Config, format!("cannot restore into {}: {why}", path.display()));
     let absolute = std::path::absolute(path).map_err(|cause| Error::local("find", path, cause))?;
     let mut plain = PathBuf::new();
@@ -42,7 +42,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a directory that is not absent or empty. `what` names it in the error: "the target", "tablespace 16385's directory".
-pub fn must_be_empty(directory: &Path, what: &str) -> Result<()> {
+pub(super) fn must_be_empty(directory: &Path, what: &str) -> Result<()> {
     let refused = |why: &str| {
         Error::new(ErrorKind::Config, format!("{what} {} {why}", directory.display()))
             .hint("restore into a directory that is empty or does not exist; nothing was written")
@@ -62,15 +62,13 @@ pub fn must_be_empty(directory: &Path, what: &str) -> Result<()> {
     }
     match entries.next() {
         None => Ok(()),
-        Some(Ok(entry)) => {
-            Err(refused(&format!("is not empty: it holds {}", entry.file_name().to_string_lossy())))
-        }
+        Some(Ok(entry)) => Err(refused(&format!("is not empty: it holds {}", entry.file_name().to_string_lossy()))),
         Some(Err(cause)) => Err(Error::local("look into", directory, cause)),
     }
 }
 
 /// Refuses directories that are equal or lie within one another.
-pub fn must_be_apart(directories: &[(String, PathBuf)]) -> Result<()> {
+pub(super) fn must_be_apart(directories: &[(String, PathBuf)]) -> Result<()> {
     for (at, (what, directory)) in directories.iter().enumerate() {
         for (other, beside) in directories.iter().skip(at + 1) {
             if directory.starts_with(beside) || beside.starts_with(directory) {
@@ -86,7 +84,7 @@ pub fn must_be_apart(directories: &[(String, PathBuf)]) -> Result<()> {
 }
 
 /// Adds up what is written below each directory by file system, and asks each how much is free.
-pub fn space(needs: &[(PathBuf, u64)]) -> Result<Vec<Space>> {
+pub(super) fn space(needs: &[(PathBuf, u64)]) -> Result<Vec<Space>> {
     let mut by_device: BTreeMap<u64, Space> = BTreeMap::new();
     for (directory, bytes) in needs {
         let existing = nearest_existing(directory)?;
@@ -99,7 +97,7 @@ pub fn space(needs: &[(PathBuf, u64)]) -> Result<Vec<Space>> {
 }
 
 /// Refuses where a file system has too little room.
-pub fn must_fit(spaces: &[Space]) -> Result<()> {
+pub(super) fn must_fit(spaces: &[Space]) -> Result<()> {
     match spaces.iter().find(|space| space.needed > space.free) {
         None => Ok(()),
         Some(space) => Err(Error::new(
@@ -124,7 +122,8 @@ fn nearest_existing(directory: &Path) -> Result<PathBuf> {
 }
 
 fn free_bytes(directory: &Path) -> Result<u64> {
-    let figures = rustix::fs::statvfs(directory).map_err(|cause| Error::local("ask the free space of", directory, cause.into()))?;
+    let figures = rustix::fs::statvfs(directory)
+        .map_err(|cause| Error::local("ask the free space of", directory, cause.into()))?;
     let blocks = if rustix::process::geteuid().is_root() { figures.f_bfree } else { figures.f_bavail };
     Ok(blocks.saturating_mul(figures.f_frsize))
 }

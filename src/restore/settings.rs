@@ -9,7 +9,7 @@ use crate::pg::SegmentName;
 use std::path::Path;
 
 /// A setting and its value, unquoted.
-pub type Setting = (&'static str, String);
+pub(super) type Setting = (&'static str, String);
 
 /// Settings that an earlier recovery may have left behind, or that would make a restored server act on another one's behalf.
 const INHERITED: [&str; 15] = [
@@ -35,10 +35,11 @@ const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_name", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn"];
 
 /// All settings of a restore, in the order in which they must stand.
-pub fn recovery_settings(request: &RestoreRequest, action: TargetAction, timeline: &str) -> Vec<Setting> {
+pub(super) fn recovery_settings(request: &RestoreRequest, action: TargetAction, timeline: &str) -> Vec<Setting> {
     let mut settings: Vec<Setting> = Vec::new();
     let command = request.restore_command.clone();
-    settings.push(("restore_command", command.unwrap_or_else(|| restore_command(&request.programs, &request.accept_gap))));
+    settings
+        .push(("restore_command", command.unwrap_or_else(|| restore_command(&request.programs, &request.accept_gap))));
     settings.extend(["recovery_end_command", "archive_cleanup_command"].map(|name| (name, String::new())));
     settings.extend(TARGETS.map(|name| (name, String::new())));
     settings.push(("recovery_target_timeline", timeline.to_owned()));
@@ -75,7 +76,7 @@ fn on_off(value: bool) -> &'static str {
 }
 
 /// The `restore_command`: our program, with what it must be told.
-pub fn restore_command(programs: &Programs, accept_gap: &[SegmentName]) -> String {
+pub(super) fn restore_command(programs: &Programs, accept_gap: &[SegmentName]) -> String {
     let mut command = program_with_config(&programs.restore, programs.config.as_deref());
     for name in accept_gap {
         command.push_str(&format!(" --accept-gap {name}"));
@@ -85,7 +86,7 @@ pub fn restore_command(programs: &Programs, accept_gap: &[SegmentName]) -> Strin
 }
 
 /// The `archive_command`.
-pub fn archive_command(programs: &Programs) -> String {
+pub(super) fn archive_command(programs: &Programs) -> String {
     program_with_config(&programs.archive, programs.config.as_deref()) + " %p"
 }
 
@@ -107,7 +108,7 @@ fn for_shell(path: &Path) -> String {
 }
 
 /// A value between the quotes of a configuration file.
-pub fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 2);
     text.push('\'');
     for c in value.chars() {
@@ -125,7 +126,7 @@ pub fn quoted(value: &str) -> String {
 
 /// The content of `postgresql.auto.conf`: the old one without what an earlier recovery left, then our settings. Also the names of
 /// what was taken out (their values may hold passwords).
-pub fn auto_conf(old: &[u8], settings: &[Setting], heading: &str) -> (Vec<u8>, Vec<String>) {
+pub(super) fn auto_conf(old: &[u8], settings: &[Setting], heading: &str) -> (Vec<u8>, Vec<String>) {
     let mut content = Vec::with_capacity(old.len() + 1024);
     let mut removed: Vec<String> = Vec::new();
     for line in old.split_inclusive(|byte| *byte == b'\n') {
@@ -184,11 +185,15 @@ mod tests {
 
     #[test]
     fn the_target_that_is_meant_comes_last() {
-        let request =
-            RestoreRequest { target: RecoveryTarget::Lsn(lsn("0/3000028")), role: Role::Copy, ..RestoreRequest::new("/d") };
+        let request = RestoreRequest {
+            target: RecoveryTarget::Lsn(lsn("0/3000028")),
+            role: Role::Copy,
+            ..RestoreRequest::new("/d")
+        };
         let settings = recovery_settings(&request, TargetAction::Promote, "latest");
         assert_eq!(settings.last(), Some(&("recovery_target_lsn", "0/3000028".to_owned())));
-        let emptied: Vec<_> = settings.iter().filter(|(name, value)| TARGETS.contains(name) && value.is_empty()).collect();
+        let emptied: Vec<_> =
+            settings.iter().filter(|(name, value)| TARGETS.contains(name) && value.is_empty()).collect();
         assert_eq!(emptied.len(), 5);
         assert!(settings.contains(&("archive_mode", "off".to_owned())));
         let primary = RestoreRequest { role: Role::Primary, ..RestoreRequest::new("/d") };

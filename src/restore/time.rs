@@ -26,7 +26,8 @@ impl TargetTime {
     /// An instant as our manifests write it (RFC 3339).
     pub fn from_manifest(text: &str) -> Result<Self> {
         text.parse::<Timestamp>().map(Self).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("a backup's manifest has the time {text:?}")).because(error.to_string())
+            Error::new(ErrorKind::Corrupt, format!("a backup's manifest has the time {text:?}"))
+                .because(error.to_string())
         })
     }
 
@@ -80,7 +81,8 @@ fn split_zone(text: &str) -> (&str, &str) {
     // The date has hyphens too: look for the zone only behind it.
     let behind_date = text.char_indices().nth(10).map_or(text.len(), |(at, _)| at);
     let starts_zone = |(at, c): (usize, char)| {
-        let zone = (c.is_ascii_alphabetic() && !(at == behind_date && c.eq_ignore_ascii_case(&'t'))) || c == '+' || c == '-';
+        let zone =
+            (c.is_ascii_alphabetic() && !(at == behind_date && c.eq_ignore_ascii_case(&'t'))) || c == '+' || c == '-';
         zone.then_some(at)
     };
     match text.char_indices().filter(|(at, _)| *at >= behind_date).find_map(starts_zone) {
@@ -155,6 +157,11 @@ fn instant(text: &str, clock: DateTime, zone: &TimeZone) -> Result<Timestamp> {
 pub(super) fn now() -> String {
     let now = Timestamp::now();
     now.round(Unit::Second).unwrap_or(now).to_string()
+}
+
+/// Now, as Postgres' manifest writes the time of a file.
+pub(super) fn now_for_postgres() -> String {
+    Timestamp::now().strftime("%Y-%m-%d %H:%M:%S GMT").to_string()
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What lies under this name is written last, by [`super::finish`], under its own.
-pub const PG_CONTROL: &str = "global/pg_control";
+pub(super) const PG_CONTROL: &str = "global/pg_control";
 /// Until then it lies here.
-pub const PG_CONTROL_STAGED: &str = "global/pg_control.walhalla";
+pub(super) const PG_CONTROL_STAGED: &str = "global/pg_control.walhalla";
 
-/// Files of the base archive that say something about the server that was backed up, not about the one that is restored.
-const LEFT_OUT: [&str; 10] = [
+/// Files of the base archive that are not restored: they tell of the server that was backed up, not of this one.
+pub(super) const LEFT_OUT: [&str; 10] = [
     "walhalla.held",
     super::place::UNFINISHED,
     "recovery.signal",
@@ -31,13 +31,13 @@ const LEFT_OUT: [&str; 10] = [
 ];
 
 /// Whether a file of the base archive is not restored.
-pub fn is_left_out(path: &str) -> bool {
+pub(super) fn is_left_out(path: &str) -> bool {
     LEFT_OUT.contains(&path)
 }
 
 /// A regular file on its way to the disk, shared by all objects that hold parts of it.
 #[derive(Debug)]
-pub struct FileTarget {
+pub(super) struct FileTarget {
     /// Where it goes.
     pub path: PathBuf,
     /// Permission bits.
@@ -54,14 +54,14 @@ impl FileTarget {
     }
 
     /// Notes that so many bytes more are written; whether these were the last.
-    pub fn written(&self, bytes: u64) -> bool {
+    pub(super) fn written(&self, bytes: u64) -> bool {
         self.remaining.fetch_sub(bytes, Ordering::AcqRel) == bytes
     }
 }
 
 /// Bytes of an object that belong to a file.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub(super) struct Piece {
     /// Whose.
     pub file: Arc<FileTarget>,
     /// Where they begin in the object's plain bytes.
@@ -74,7 +74,7 @@ pub struct Piece {
 
 /// A data object and the pieces it holds, in order.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// The archive's name.
     pub archive: String,
     /// The object.
@@ -85,7 +85,7 @@ pub struct Job {
 
 /// What to do next.
 #[derive(Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// Make a directory.
     Directory(PathBuf, u32),
     /// Make an empty file.
@@ -102,7 +102,7 @@ struct OpenFile {
 }
 
 /// Reads records; see the head of this file.
-pub struct Unroller {
+pub(super) struct Unroller {
     /// Archive to the directory it goes to.
     roots: BTreeMap<String, PathBuf>,
     expected: BTreeMap<String, (u32, u64)>,
@@ -116,24 +116,34 @@ pub struct Unroller {
 
 impl std::fmt::Debug for Unroller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unroller").field("archive", &self.archive).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Unroller")
+            .field("archive", &self.archive)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
 impl Unroller {
     /// For this backup, each archive going to its directory.
-    pub fn new(backup: &Manifest, roots: BTreeMap<String, PathBuf>) -> Self {
-        let expected =
-            backup.archives.iter().map(|archive| (archive.name.clone(), (archive.objects, archive.tar_bytes))).collect();
+    pub(super) fn new(backup: &Manifest, roots: BTreeMap<String, PathBuf>) -> Self {
+        let expected = backup
+            .archives
+            .iter()
+            .map(|archive| (archive.name.clone(), (archive.objects, archive.tar_bytes)))
+            .collect();
         Self { roots, expected, archive: None, number: 0, position: 0, open: VecDeque::new(), links: Vec::new() }
     }
 
     /// Takes the next record. Data objects come only after everything that is needed to write them.
-    pub fn next(&mut self, record: Record) -> Result<Option<Step>> {
+    pub(super) fn next(&mut self, record: Record) -> Result<Option<Step>> {
         match record {
             Record::Archive(name) => {
                 self.end_archive()?;
-                let root = self.roots.get(&name).cloned().ok_or_else(|| disagree(&format!("archive {name} is not in the manifest")))?;
+                let root = self
+                    .roots
+                    .get(&name)
+                    .cloned()
+                    .ok_or_else(|| disagree(&format!("archive {name} is not in the manifest")))?;
                 self.archive = Some((name, root));
                 Ok(None)
             }
@@ -144,7 +154,7 @@ impl Unroller {
     }
 
     /// After the last record: everything that the manifest announced has come.
-    pub fn end(&mut self) -> Result<()> {
+    pub(super) fn end(&mut self) -> Result<()> {
         self.end_archive()?;
         match self.expected.iter().next() {
             None => Ok(()),
@@ -172,7 +182,10 @@ impl Unroller {
         match member.kind {
             MemberKind::Dir => Ok(Some(Step::Directory(root.join(&member.path), member.mode))),
             MemberKind::Link => {
-                let oid = member.path.strip_prefix("pg_tblspc/").filter(|oid| base && oid.bytes().all(|b| b.is_ascii_digit()));
+                let oid = member
+                    .path
+                    .strip_prefix("pg_tblspc/")
+                    .filter(|oid| base && oid.bytes().all(|b| b.is_ascii_digit()));
                 let (Some(oid), Some(target)) = (oid, member.target) else {
                     return Err(disagree(&format!("a link where none belongs: {}", member.path)));
                 };
@@ -202,7 +215,10 @@ impl Unroller {
         let archive = archive.clone();
         let frames: u64 = object.frames.iter().map(|frame| u64::from(frame.plain)).sum();
         if object.number != self.number || object.at != self.position || frames != object.plain {
-            return Err(disagree(&format!("object {} of archive {archive} does not join the one before", object.number)));
+            return Err(disagree(&format!(
+                "object {} of archive {archive} does not join the one before",
+                object.number
+            )));
         }
         let end = object.at.checked_add(object.plain).ok_or_else(|| disagree("an object beyond all bounds"))?;
         let mut pieces = Vec::new();
