@@ -1,9 +1,14 @@
 //! Plain bytes to a stored object.
 
-use super::{ContentHash, ObjectHeader, Recipients, Subject};
+use super::crypt::AGE_MAGIC;
+use super::frames::parameters;
+use super::{ContentHash, HEADER_LEN, ObjectHeader, PayloadSeal, Recipients, Subject};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use std::io::Read;
+use std::io::{self, Read, Write};
+
+/// How much is read at once.
+const PIECE: usize = 128 << 10;
 
 /// How to encode.
 #[derive(Debug, Clone)]
@@ -25,8 +30,61 @@ pub struct Encoded {
 
 /// Reads `plain_length` bytes from `source` in one pass with small buffers, hashing and compressing. Fewer or more bytes than
 /// announced are an error of kind `Mismatch`; a failed read is `LocalIo`.
-pub fn encode(_source: &mut dyn Read, _plain_length: u64, _subject: Subject, _encoding: &Encoding) -> Result<Encoded> {
-    Err(Error::new(ErrorKind::Bug, "stub"))
+///
+/// Memory: the object's own size, and a few MiB for zstd.
+pub fn encode(source: &mut dyn Read, plain_length: u64, subject: Subject, encoding: &Encoding) -> Result<Encoded> {
+    let sink = Sink::new(Vec::new(), &encoding.recipients)?;
+    let mut zstd = compressor(sink, plain_length, encoding.level).map_err(cannot("start zstd"))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; usize::try_from(plain_length).unwrap_or(PIECE).clamp(1, PIECE)];
+    let mut left = plain_length;
+    loop {
+        let read = match source.read(&mut piece) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::new(ErrorKind::LocalIo, "cannot read the source").because(error)),
+        };
+        let bytes = &piece[..read];
+        if read == 0 || read as u64 > left {
+            return if read == 0 && left == 0 {
+                finish(zstd, hasher, plain_length, subject)
+            } else {
+                Err(other_length(plain_length, left, read))
+            };
+        }
+        hasher.update(bytes);
+        zstd.write_all(bytes).map_err(cannot("compress"))?;
+        left -= read as u64;
+    }
+}
+
+fn other_length(announced: u64, left: u64, read: usize) -> Error {
+    let what = match read {
+        0 => format!("it ended after {} of {announced} bytes", announced - left),
+        _ => format!("there is more of it than the announced {announced} bytes"),
+    };
+    Error::new(ErrorKind::Mismatch, format!("the source changed while it was read: {what}"))
+}
+
+type Compressor = zstd::stream::write::Encoder<'static, Sink>;
+
+fn compressor(sink: Sink, plain_length: u64, level: i32) -> io::Result<Compressor> {
+    let mut zstd = zstd::stream::write::Encoder::new(sink, level)?;
+    for parameter in parameters(level) {
+        zstd.set_parameter(parameter)?;
+    }
+    zstd.set_pledged_src_size(Some(plain_length))?;
+    Ok(zstd)
+}
+
+fn finish(zstd: Compressor, hasher: blake3::Hasher, plain_length: u64, subject: Subject) -> Result<Encoded> {
+    let sink = zstd.finish().map_err(cannot("compress"))?;
+    sink.finish(plain_length, ContentHash(*hasher.finalize().as_bytes()), subject)
+}
+
+/// Nothing here touches a file: what fails is zstd or age themselves.
+fn cannot(doing: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::new(ErrorKind::Bug, format!("cannot {doing}")).because(error)
 }
 
 /// [`encode`] of bytes in memory.
@@ -35,13 +93,67 @@ pub fn encode_bytes(plain: &[u8], subject: Subject, encoding: &Encoding) -> Resu
 }
 
 /// Puts header and, where asked, encryption around frames that the caller compressed itself (backup data). `frames` is one or
-/// more whole zstd frames whose plain bytes have this length and hash.
+/// more whole zstd frames of [`super::FrameEncoder`] whose plain bytes have this length and hash.
 pub fn seal(
-    _frames: Vec<u8>,
-    _plain_length: u64,
-    _plain_hash: ContentHash,
-    _subject: Subject,
-    _recipients: &Recipients,
+    frames: Vec<u8>,
+    plain_length: u64,
+    plain_hash: ContentHash,
+    subject: Subject,
+    recipients: &Recipients,
 ) -> Result<Encoded> {
-    Err(Error::new(ErrorKind::Bug, "stub"))
+    if recipients.is_empty() {
+        let mut object = frames;
+        object.splice(0..0, [0; HEADER_LEN]);
+        return Sink::Plain(object).finish(plain_length, plain_hash, subject);
+    }
+    let mut sink = Sink::new(Vec::with_capacity(frames.len() + 4096), recipients)?;
+    sink.write_all(&frames).map_err(cannot("encrypt"))?;
+    drop(frames);
+    sink.finish(plain_length, plain_hash, subject)
+}
+
+/// Where the compressed bytes go: an object that begins with room for its header.
+enum Sink {
+    Plain(Vec<u8>),
+    Sealed(Box<age::stream::StreamWriter<Vec<u8>>>),
+}
+
+impl Sink {
+    fn new(mut object: Vec<u8>, recipients: &Recipients) -> Result<Self> {
+        object.extend_from_slice(&[0; HEADER_LEN]);
+        if recipients.is_empty() {
+            return Ok(Self::Plain(object));
+        }
+        let writer = recipients.wrap(object).map_err(cannot("encrypt"))?;
+        Ok(Self::Sealed(Box::new(writer)))
+    }
+
+    /// Closes the payload and puts the header before it.
+    fn finish(self, plain_length: u64, plain_hash: ContentHash, subject: Subject) -> Result<Encoded> {
+        let (mut object, sealed) = match self {
+            Self::Plain(object) => (object, false),
+            Self::Sealed(writer) => (writer.finish().map_err(cannot("encrypt"))?, true),
+        };
+        let (head, payload) = object.split_at_mut(HEADER_LEN);
+        if sealed && !payload.starts_with(AGE_MAGIC) {
+            return Err(Error::new(ErrorKind::Bug, "an object that was to be encrypted is not"));
+        }
+        let seal = sealed.then(|| PayloadSeal { length: payload.len() as u64, hash: ContentHash::of(payload) });
+        let header = ObjectHeader { subject, plain_length, plain_hash, seal };
+        head.copy_from_slice(&header.to_bytes());
+        Ok(Encoded { header, bytes: Bytes::from(object) })
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(object) => object.write(bytes),
+            Self::Sealed(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -7,11 +7,13 @@
 pub mod crypt;
 pub mod decode;
 pub mod encode;
+pub mod frames;
 pub mod header;
 
 pub use crypt::{Identities, Recipients};
 pub use decode::{decode, header_of, plain_of, unseal, verify};
 pub use encode::{Encoded, Encoding, encode, encode_bytes, seal};
+pub use frames::{FRAME_PLAIN_MAX, FrameEncoder, decode_frame, encode_frame};
 pub use header::{ContentHash, HEADER_LEN, Kind, ObjectHeader, PayloadSeal, Subject};
 
 /// What is wrong with an object. Each is told apart and named.
@@ -67,3 +69,6 @@ impl From<Defect> for crate::error::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
