@@ -63,26 +63,46 @@ fn round_trips_of_many_lengths() {
     }
 }
 
+/// What the `zstd` program makes of these bytes; `None` where there is no such program.
+fn through_zstd(input: Vec<u8>) -> Option<Vec<u8>> {
+    let piped = std::process::Stdio::piped;
+    let child = std::process::Command::new("zstd").args(["-d", "-c"]).stdin(piped()).stdout(piped()).spawn();
+    let Ok(mut child) = child else {
+        eprintln!("skipped: there is no zstd on this machine");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success());
+    Some(output.stdout)
+}
+
 #[test]
-fn a_plain_zstd_opens_a_plain_object() {
+fn a_plain_zstd_opens_plain_objects_one_and_several() {
     let plain = sample(200_000);
     let object = encode_bytes(&plain, subject(Kind::Wal), &plainly(3)).unwrap().bytes;
     assert_eq!(zstd::decode_all(&object[..]).unwrap(), plain);
+    assert!(through_zstd(object.to_vec()).is_none_or(|bytes| bytes == plain));
 
-    let Ok(mut child) = std::process::Command::new("zstd")
-        .args(["-d", "-c"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-    else {
-        eprintln!("skipped: there is no zstd on this machine");
-        return;
-    };
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(&object));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success() && output.stdout == plain);
+    // The slices of an archive, as `cat` joins them (`docs/format.md`).
+    let slices: Vec<_> = plain
+        .chunks(70_001)
+        .map(|slice| encode_bytes(slice, subject(Kind::BackupData), &plainly(1)).unwrap().bytes)
+        .collect();
+    assert!(through_zstd(slices.concat()).is_none_or(|bytes| bytes == plain));
+}
+
+#[test]
+fn behind_the_header_lies_an_age_file() {
+    let (recipients, identities) = key();
+    let plain = sample(200_000);
+    let object = encode_bytes(&plain, subject(Kind::Wal), &Encoding { level: 3, recipients }).unwrap().bytes;
+    // What `tail -c +145 | age -d | zstd -d` does.
+    let mut frames = Vec::new();
+    identities.unwrap(&object[144..]).unwrap().read_to_end(&mut frames).unwrap();
+    assert_eq!(zstd::decode_all(&frames[..]).unwrap(), plain);
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl Layout {
         self.key(&format!("probe/{name}"))
     }
 
+    /// The folder of those.
+    pub fn probes(&self) -> String {
+        format!("{}/probe/", self.system)
+    }
+
     /// A WAL file.
     pub fn wal(&self, name: &WalFileName) -> Key {
         self.key(&format!("wal/{}/{name}", name.timeline().hex()))

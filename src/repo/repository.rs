@@ -1,11 +1,12 @@
 //! The repository and one cluster's folder in it: the door through which the verbs see objects.
 
-use super::{BackupId, ClusterIdentity, Layout, manifest::Manifest};
-use crate::codec::Encoded;
+use super::Layout;
+use super::claim::Pace;
+use super::probe::Learnt;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::pg::SystemIdentifier;
 use crate::spool::Spool;
-use crate::storage::{Capabilities, Key, Object, Storage};
+use crate::storage::{Key, Object, Storage, StorageErrorKind};
 use std::sync::Arc;
 
 /// All of a prefix.
@@ -13,28 +14,55 @@ use std::sync::Arc;
 pub struct Repository {
     storage: Arc<dyn Storage>,
     spool: Option<Spool>,
+    learnt: Arc<Learnt>,
 }
 
 impl Repository {
     /// The repository in this storage; the spool caches what was learnt of it.
     pub fn new(storage: Arc<dyn Storage>, spool: Option<Spool>) -> Self {
-        Self { storage, spool }
+        Self { storage, spool, learnt: Arc::default() }
     }
 
     /// The clusters that have a folder with an identity, sorted.
     pub async fn clusters(&self) -> Result<Vec<SystemIdentifier>> {
-        let _ = &self.spool;
-        Err(Error::new(ErrorKind::Bug, "stub"))
+        let mut systems = Vec::new();
+        for folder in self.storage.folders("").await? {
+            let Ok(system) = folder.parse::<SystemIdentifier>() else { continue };
+            match self.storage.get(&Layout::new(system).identity(), None).await {
+                Ok(_) => systems.push(system),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        systems.sort_unstable();
+        Ok(systems)
     }
 
     /// The only cluster in the repository; else an error that lists them and asks for `--cluster`.
     pub async fn only_cluster(&self) -> Result<SystemIdentifier> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
+        let systems = self.clusters().await?;
+        let place = self.storage.location();
+        match systems.as_slice() {
+            [only] => Ok(*only),
+            [] => Err(Error::new(ErrorKind::Config, format!("there is no cluster in {place}"))
+                .hint("check WALHALLA_STORAGE: the bucket, or the prefix, is another one or empty")),
+            several => {
+                let list = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                Err(Error::new(ErrorKind::Config, format!("there are {} clusters in {place}: {list}", several.len()))
+                    .hint("name one with --cluster"))
+            }
+        }
     }
 
     /// One cluster's folder. No request is made.
     pub fn cluster(&self, system: SystemIdentifier) -> Cluster {
-        Cluster { storage: Arc::clone(&self.storage), layout: Layout::new(system) }
+        Cluster {
+            storage: Arc::clone(&self.storage),
+            layout: Layout::new(system),
+            spool: self.spool.clone(),
+            learnt: Arc::clone(&self.learnt),
+            pace: Pace::HOUSE,
+        }
     }
 }
 
@@ -51,22 +79,14 @@ pub enum Deposited {
     Replaced,
 }
 
-/// What became of the proof that a WAL file is absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Absence {
-    /// It is not in the archive, nothing behind it is, and nothing speaks against that.
-    Proven,
-    /// It is missing while something later exists: a hole. The text names what was found.
-    Gap(String),
-    /// A feature or object that this version does not know: nothing is proven. The text names it.
-    Unknown(String),
-}
-
 /// One cluster's folder.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    storage: Arc<dyn Storage>,
-    layout: Layout,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) layout: Layout,
+    pub(super) spool: Option<Spool>,
+    pub(super) learnt: Arc<Learnt>,
+    pub(super) pace: Pace,
 }
 
 impl Cluster {
@@ -80,60 +100,66 @@ impl Cluster {
         self.storage.as_ref()
     }
 
-    /// Reads `cluster.json`. `NotFound` if there is none; damaged, or of another format: `Corrupt`, `Config`.
-    pub async fn identity(&self) -> Result<ClusterIdentity> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// Makes sure that `cluster.json` is there and says exactly this; writes it where it is missing. Any difference: `Mismatch`.
-    /// Remembered in the spool, so that the steady state costs no request.
-    pub async fn ensure_identity(&self, _identity: &ClusterIdentity) -> Result<()> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// What the endpoint really does: known by construction, remembered in the spool for 7 days, or probed now.
-    pub async fn capabilities(&self) -> Result<Capabilities> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// Stores an object under a key that nobody may have used: create-only, resolved by reading back, or by the claim protocol.
-    /// Ok means durable and proven; other content under the key is `Duplicate`.
-    pub async fn deposit(&self, _key: &Key, _object: &Encoded) -> Result<Deposited> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// [`Self::deposit`] of a WAL file under its name, a second `.partial` or `.backup` beside the first.
-    pub async fn deposit_wal(&self, _name: &WalFileName, _object: &Encoded) -> Result<Deposited> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
     /// Reads a whole object. `NotFound` only as the storage promises; a delete marker is a `Gap`.
-    pub async fn get(&self, _key: &Key) -> Result<Object> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
+    pub async fn get(&self, key: &Key) -> Result<Object> {
+        self.storage.get(key, None).await.map_err(|error| {
+            let deleted = error.kind == StorageErrorKind::NotFound { deleted: true };
+            let error = Error::from(error);
+            if deleted {
+                error.with_kind(ErrorKind::Gap).hint("it was deleted from a bucket that keeps versions: put it back")
+            } else {
+                error
+            }
+        })
     }
 
-    /// The full proof that a WAL file is absent from the archive: identity, key, features, tails, later segments or timelines.
-    pub async fn prove_absent(&self, _name: &WalFileName) -> Result<Absence> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
+    /// A key and where it is, for messages.
+    pub(super) fn place(&self, key: &Key) -> String {
+        format!("{key} in {}", self.storage.location())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fault, Personality, Shelf, cluster, identity};
+    use super::*;
+
+    fn repository(shelf: &Arc<Shelf>) -> Repository {
+        Repository::new(Arc::clone(shelf) as Arc<dyn Storage>, None)
     }
 
-    /// The ids of all backups that have a manifest, sorted. One folder listing and a small GET each.
-    pub async fn backups(&self) -> Result<Vec<Manifest>> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
+    #[tokio::test]
+    async fn clusters() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let repository = repository(&shelf);
+        let error = repository.only_cluster().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("memory:shelf"), "{error}");
+        for key in ["10/cluster.json", "junk/cluster.json", "9/wal/00000001/x", "007/cluster.json"] {
+            shelf.place(key, identity().to_bytes());
+        }
+        assert_eq!(repository.only_cluster().await.unwrap(), SystemIdentifier(10));
+        shelf.place("7/cluster.json", identity().to_bytes());
+        assert_eq!(repository.clusters().await.unwrap(), [SystemIdentifier(7), SystemIdentifier(10)]);
+        let line = repository.only_cluster().await.unwrap_err().to_string();
+        assert!(line.contains("7, 10") && line.contains("--cluster"), "{line}");
+        for (operation, key) in [("LIST", ""), ("GET", "7/cluster.json")] {
+            shelf.fault(operation, key, Fault::Fail(StorageErrorKind::Unavailable));
+            assert_eq!(repository.only_cluster().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
     }
 
-    /// One backup's manifest, verified.
-    pub async fn manifest(&self, _id: &BackupId) -> Result<Manifest> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// The timelines that have a folder below `wal/`, sorted.
-    pub async fn timelines(&self) -> Result<Vec<TimelineId>> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
-    }
-
-    /// The segments of a timeline that lie in the archive, sorted, from `from` on.
-    pub async fn segments(&self, _timeline: TimelineId, _from: Option<SegmentName>) -> Result<Vec<SegmentName>> {
-        Err(Error::new(ErrorKind::Bug, "stub"))
+    #[tokio::test]
+    async fn reading() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let cluster = cluster(&shelf);
+        let key = cluster.layout().identity();
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::NotFound);
+        shelf.place(key.as_str(), "x");
+        assert_eq!(cluster.get(&key).await.unwrap().body, "x");
+        shelf.remove(key.as_str(), true);
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::Gap);
+        shelf.fault("GET", "", Fault::Fail(StorageErrorKind::Denied));
+        assert_eq!(cluster.get(&key).await.unwrap_err().kind(), ErrorKind::Denied);
     }
 }

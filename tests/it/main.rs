@@ -5,6 +5,7 @@
 // Outside of functions marked as tests clippy does not know that this is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archive;
 mod conformance;
 mod harness;
 mod harness_proxy;
@@ -12,3 +13,4 @@ mod harness_s3;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
+mod wire;

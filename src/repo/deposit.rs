@@ -1,0 +1,334 @@
+//! Storing under a key that nobody may have used: Ok means durable, and proven.
+
+use super::judge::{Offer, Verdict};
+use super::repository::{Cluster, Deposited};
+use crate::codec::{Encoded, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::WalFileName;
+use crate::storage::{Integrity, Key, PutMode, StorageErrorKind};
+
+/// How often one deposit begins anew because the object under its key came or went meanwhile.
+const ROUNDS: usize = 4;
+
+impl Cluster {
+    /// Stores an object under a key that nobody may have used: create-only, resolved by reading back, or by the claim protocol.
+    /// Ok means durable and proven; other content under the key is `Duplicate`. An object from which nobody could restore
+    /// anything, and which this storage offers no safe way to replace, is `Corrupt`.
+    pub async fn deposit(&self, key: &Key, object: &Encoded) -> Result<Deposited> {
+        let subject = object.header.subject;
+        if subject.system_identifier != self.layout.system() {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("{} is about cluster {}, not about this one", self.place(key), subject.system_identifier),
+            ));
+        }
+        self.store(&Offer::object(self.place(key), key.clone(), object)).await
+    }
+
+    /// [`Self::deposit`] of a WAL file under its name, a second `.partial` or `.backup` beside the first: for these two kinds
+    /// never `Duplicate`, so that two promotions never wedge an archiver.
+    pub async fn deposit_wal(&self, name: &WalFileName, object: &Encoded) -> Result<Deposited> {
+        let subject = object.header.subject;
+        if subject.kind != Kind::Wal || subject.timeline != name.timeline().get() {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("{name} and its object disagree: {:?} of timeline {}", subject.kind, subject.timeline),
+            ));
+        }
+        let first = self.deposit(&self.layout.wal(name), object).await;
+        let may_lie_beside = matches!(name, WalFileName::Partial(_) | WalFileName::BackupHistory { .. });
+        match first {
+            Err(error) if may_lie_beside && matches!(error.kind(), ErrorKind::Duplicate | ErrorKind::Corrupt) => {
+                let key = self.layout.wal_beside(name, &object.header.plain_hash);
+                tracing::warn!("{error}; stored beside it as {key}");
+                match self.deposit(&key, object).await {
+                    Ok(_) => Ok(Deposited::Beside),
+                    // The key carries the hash: other content there is no second promotion, but something amiss.
+                    Err(error) if error.kind() == ErrorKind::Duplicate => Err(error.with_kind(ErrorKind::Corrupt)),
+                    Err(error) => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    /// Stores an object or the identity by whatever means the endpoint has.
+    pub(super) async fn store(&self, offer: &Offer) -> Result<Deposited> {
+        for _ in 0..ROUNDS {
+            let capabilities = self.capabilities().await?;
+            if !capabilities.create_only {
+                return self.store_by_claim(offer).await;
+            }
+            let put = self.storage.put(&offer.key, offer.body.clone(), &PutMode::CreateOnly, Integrity::Sound).await;
+            let settled = match put {
+                Ok(_) if capabilities.verifies_integrity => return Ok(Deposited::New),
+                Ok(_) => self.settle(offer, Deposited::New).await?,
+                Err(error) if error.kind == StorageErrorKind::Precondition => {
+                    self.settle(offer, Deposited::Already).await?
+                }
+                Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => {
+                    tracing::warn!("{error}; storing by the claim protocol from now on");
+                    self.refute_create_only();
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(deposited) = settled {
+                return Ok(deposited);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{} could not be settled in {ROUNDS} tries: it is there when written and gone when read, or changes",
+                offer.place
+            ),
+        )
+        .hint("something else writes or deletes under this key, or the storage contradicts itself"))
+    }
+
+    /// Reads back what is under the key. The same content ends well, as `same`; other content is refused; what nobody could
+    /// restore is replaced. `None`: it has changed meanwhile, begin anew.
+    async fn settle(&self, offer: &Offer, same: Deposited) -> Result<Option<Deposited>> {
+        let object = match self.storage.get(&offer.key, None).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(Error::from(error).context("reading back what was to be stored")),
+        };
+        match offer.judge(&object.body).await? {
+            Verdict::Same => Ok(Some(same)),
+            Verdict::Other(refusal) => Err(refusal),
+            Verdict::Worthless(why) => self.replace(offer, object.etag, &why).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        Checksums, Condition, Fault, Personality, SYSTEM, Shelf, cluster, encoded, object, segment, wal, with_version,
+    };
+    use super::*;
+    use crate::codec::HEADER_LEN;
+    use crate::pg::Lsn;
+    use crate::storage::Capabilities;
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    const KEY: &str = "7/wal/00000001/000000010000000000000001";
+
+    fn shelf(personality: Personality) -> (Arc<Shelf>, Cluster) {
+        let shelf = Arc::new(Shelf::new(personality));
+        let cluster = cluster(&shelf);
+        (shelf, cluster)
+    }
+
+    fn known(change: impl FnOnce(&mut Capabilities)) -> Personality {
+        let mut capabilities = Capabilities::ALL;
+        change(&mut capabilities);
+        Personality {
+            checksums: if capabilities.verifies_integrity { Checksums::Verify } else { Checksums::Ignore },
+            if_match: if capabilities.if_match { Condition::Honour } else { Condition::Ignore },
+            known: Some(capabilities),
+            ..Personality::HONEST
+        }
+    }
+
+    async fn deposit(cluster: &Cluster, object: &Encoded) -> Result<Deposited> {
+        cluster.deposit_wal(&WalFileName::Segment(segment(1)), object).await
+    }
+
+    #[tokio::test]
+    async fn one_request_in_the_steady_state() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let ours = object(1, b"plain");
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::New);
+        assert_eq!(shelf.requests(), [format!("PUT create {KEY}")]);
+        assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
+        assert_eq!(shelf.requests(), [format!("PUT create {KEY}"), format!("GET {KEY}")]);
+    }
+
+    #[tokio::test]
+    async fn an_unverified_put_is_read_back() {
+        let (shelf, cluster) = shelf(known(|known| known.verifies_integrity = false));
+        let ours = object(1, b"plain");
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::New);
+        assert_eq!(shelf.requests(), [format!("PUT create {KEY}"), format!("GET {KEY}")]);
+
+        // Damaged on its way, or lost: noticed, and put right.
+        for garbled in [Bytes::new(), ours.bytes.slice(..HEADER_LEN), Bytes::from_static(b"x")] {
+            shelf.remove(KEY, false);
+            shelf.fault("PUT", KEY, Fault::Garble(garbled));
+            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
+        }
+        // The replacement is read back as well.
+        shelf.remove(KEY, false);
+        shelf.fault("PUT", KEY, Fault::Garble(Bytes::new()));
+        shelf.fault("PUT", KEY, Fault::Garble(Bytes::from_static(b"still not")));
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+        assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
+        // Acknowledged and not there, again and again: never a success.
+        shelf.remove(KEY, false);
+        for _ in 0..ROUNDS {
+            shelf.fault("GET", KEY, Fault::Fail(StorageErrorKind::NotFound { deleted: false }));
+        }
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_settled_by_the_retry() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let ours = object(1, b"plain");
+        shelf.fault("PUT", KEY, Fault::LoseAnswer);
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
+    }
+
+    #[tokio::test]
+    async fn other_content_is_never_overwritten() {
+        for personality in [Personality::HONEST, known(|known| known.verifies_integrity = false)] {
+            let (shelf, cluster) = shelf(personality);
+            let theirs = object(1, b"theirs");
+            shelf.place(KEY, theirs.bytes.clone());
+            assert_eq!(deposit(&cluster, &object(1, b"ours")).await.unwrap_err().kind(), ErrorKind::Duplicate);
+            let newer = with_version(&theirs.bytes, 9);
+            shelf.place(KEY, newer.clone());
+            assert_eq!(deposit(&cluster, &theirs).await.unwrap_err().kind(), ErrorKind::Duplicate);
+            assert_eq!(shelf.body(KEY).unwrap(), newer);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_could_restore_is_replaced_on_its_tag() {
+        let ours = object(1, b"plain");
+        for worthless in [Bytes::new(), Bytes::from_static(b"junk"), ours.bytes.slice(..ours.bytes.len() - 1)] {
+            let (shelf, cluster) = shelf(Personality::HONEST);
+            shelf.place(KEY, worthless.clone());
+            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            let (create, read, replace) =
+                (format!("PUT create {KEY}"), format!("GET {KEY}"), format!("PUT match {KEY}"));
+            assert_eq!(shelf.requests(), [create, read, replace]);
+            assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
+        }
+        // Somebody was faster with the same, or with something else.
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        for (theirs, ends) in [(ours.clone(), Ok(Deposited::Already)), (object(1, b"x"), Err(ErrorKind::Duplicate))] {
+            shelf.place(KEY, "");
+            // The first fault is met by the create-only put, which is refused either way.
+            shelf.fault("PUT", KEY, Fault::Fail(StorageErrorKind::Precondition));
+            shelf.fault("PUT", KEY, Fault::Meanwhile(theirs.bytes.clone()));
+            assert_eq!(deposit(&cluster, &ours).await.map_err(|error| error.kind()), ends);
+            assert_eq!(shelf.body(KEY).unwrap(), theirs.bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn refused_where_nothing_makes_replacing_safe() {
+        let (shelf, cluster) = shelf(known(|known| known.if_match = false));
+        shelf.place(KEY, "");
+        let error = deposit(&cluster, &object(1, b"plain")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let line = error.to_string();
+        assert!(line.contains(KEY) && line.contains("delete that object"), "{line}");
+        assert_eq!(shelf.body(KEY).unwrap(), "");
+
+        // Believed to be able, and then not.
+        let (shelf, cluster) =
+            super::tests::shelf(Personality { if_match: Condition::Unsupported, ..Personality::HONEST });
+        shelf.place(KEY, "");
+        assert_eq!(deposit(&cluster, &object(1, b"plain")).await.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(shelf.body(KEY).unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn unknown_whether_tags_are_honoured_is_found_out_when_it_matters() {
+        let (shelf, cluster) = shelf(Personality::PROBED);
+        shelf.place(KEY, "");
+        assert_eq!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::Replaced);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_comes_and_goes_is_bounded() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        for _ in 0..ROUNDS {
+            shelf.fault("PUT", KEY, Fault::Fail(StorageErrorKind::Precondition));
+        }
+        let error = deposit(&cluster, &object(1, b"plain")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(shelf.requests().len(), 2 * ROUNDS);
+        // A delete marker counts as absent for a conditional create.
+        shelf.remove(KEY, true);
+        assert_eq!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::New);
+    }
+
+    #[tokio::test]
+    async fn trouble_is_never_a_success() {
+        for kind in [StorageErrorKind::Unavailable, StorageErrorKind::Denied, StorageErrorKind::Config] {
+            let (shelf, cluster) = shelf(Personality::HONEST);
+            shelf.fault("PUT", KEY, Fault::Fail(kind));
+            assert!(deposit(&cluster, &object(1, b"plain")).await.is_err());
+            deposit(&cluster, &object(1, b"plain")).await.unwrap();
+            shelf.fault("GET", KEY, Fault::Fail(kind));
+            assert!(deposit(&cluster, &object(1, b"plain")).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_turns_out_unable_gets_the_claim_protocol() {
+        let (shelf, cluster) = shelf(Personality { create: Condition::Unsupported, ..Personality::HONEST });
+        let ours = object(1, b"plain");
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::New);
+        let claim = format!("7/claim/00000001/000000010000000000000001/{}", ours.header.plain_hash);
+        assert_eq!(shelf.keys(), [claim, KEY.to_owned()]);
+        shelf.requests();
+        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
+        assert_eq!(shelf.requests(), [format!("GET {KEY}")], "the condition is not tried again");
+    }
+
+    #[tokio::test]
+    async fn a_second_partial_or_backup_lies_beside_the_first() {
+        for name in ["000000010000000000000001.partial", "000000010000000000000001.00000028.backup"] {
+            let (shelf, cluster) = shelf(known(|known| known.if_match = false));
+            let name = wal(name);
+            let (first, second) = (object(1, b"first"), object(1, b"second"));
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::New);
+            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
+            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Already);
+            let key = format!("7/wal/00000001/{name}");
+            let beside = format!("{key}-{}", second.header.plain_hash);
+            assert_eq!(shelf.keys(), [key.clone(), beside.clone()]);
+            assert_eq!(shelf.body(&key).unwrap(), first.bytes);
+            // What may not be replaced does not wedge the archiver either.
+            shelf.place(&key, "");
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside);
+            // Something amiss with the key that carries the hash is never called a duplicate.
+            shelf.place(&key, first.bytes.clone());
+            shelf.place(&beside, with_version(&second.bytes, 3));
+            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[tokio::test]
+    async fn histories_and_segments_never_lie_beside() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let history = |plain| encoded(Kind::Wal, 2, Lsn(0), plain, 1);
+        let name = wal("00000002.history");
+        cluster.deposit_wal(&name, &history(b"one")).await.unwrap();
+        assert_eq!(cluster.deposit_wal(&name, &history(b"two")).await.unwrap_err().kind(), ErrorKind::Duplicate);
+        assert_eq!(shelf.keys().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_object_about_something_else_is_not_even_sent() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let mut foreign = object(1, b"plain");
+        foreign.header.subject.system_identifier.0 = SYSTEM.0 + 1;
+        assert_eq!(deposit(&cluster, &foreign).await.unwrap_err().kind(), ErrorKind::Mismatch);
+        let other_timeline = encoded(Kind::Wal, 2, Lsn(1 << 24), b"plain", 1);
+        assert_eq!(deposit(&cluster, &other_timeline).await.unwrap_err().kind(), ErrorKind::Mismatch);
+        assert_eq!(shelf.requests(), [""; 0]);
+    }
+}
