@@ -7,6 +7,7 @@
 
 mod archive;
 mod conformance;
+mod faults;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
