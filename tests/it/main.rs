@@ -8,6 +8,7 @@
 mod archive;
 mod conformance;
 mod fuzz_corpus;
+mod faults;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
