@@ -31,6 +31,11 @@ impl DataDirectory {
         Self(above.to_owned())
     }
 
+    /// The data directory at this path.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Its path: "." for the working directory.
     pub fn path(&self) -> &Path {
         &self.0

@@ -5,33 +5,41 @@
 
 pub mod backup_label;
 mod bytes;
+pub mod checksum;
 pub mod control;
 pub mod history;
 pub mod lsn;
+pub mod manifest_rewrite;
 pub mod milestone;
 pub mod name;
+pub mod needed;
 pub mod page;
+pub mod pg_manifest;
 pub mod postmaster_pid;
 pub mod record;
 pub mod segment_check;
 pub mod system;
-#[cfg(test)]
-pub(crate) mod test_wal;
+pub mod tablespace_map;
 pub mod time;
 pub mod timeline;
 pub mod walk;
 
 pub use backup_label::{BackupHistory, BackupLabel, BackupMethod, BackupSource};
+pub use checksum::{ChecksumAlgorithm, FileChecksum, FileHasher};
 pub use control::{ClusterState, ControlError, ControlFile, StandbySettings};
 pub use history::{Ancestor, TimelineHistory};
 pub use lsn::Lsn;
+pub use manifest_rewrite::ManifestRewriter;
 pub use milestone::{Event, Milestone, MilestoneReader, last_commit};
 pub use name::{SegmentName, SegmentSize, WalFileName};
+pub use needed::needed_segments;
 pub use page::{PageHeader, PageMagic, SegmentHeader};
+pub use pg_manifest::{ManifestFile, ManifestReader, ManifestSummary, WalRange};
 pub use postmaster_pid::{PostmasterPid, PostmasterStatus};
 pub use record::{Record, RecordHeader};
 pub use segment_check::{CheckedSegment, SegmentChecker};
 pub use system::{PgMajor, SystemIdentifier};
+pub use tablespace_map::{Tablespace, TablespaceMap};
 pub use time::PgTimestamp;
 pub use timeline::TimelineId;
 pub use walk::RecordReader;
@@ -69,3 +77,6 @@ pub(crate) fn hex_u32(text: &str, upper_only: bool) -> Option<u32> {
     }
     Some(value)
 }
+
+#[cfg(test)]
+pub(crate) mod test_wal;

@@ -94,6 +94,12 @@ impl SegmentName {
         Some(Self::numbered(self.timeline, number, size))
     }
 
+    /// The segment before it on the same timeline; `None` at the beginning of all WAL, or if no segment of this size has this
+    /// name.
+    pub fn previous(self, size: SegmentSize) -> Option<Self> {
+        Some(Self::numbered(self.timeline, self.number(size)?.checked_sub(1)?, size))
+    }
+
     /// The same position on another timeline.
     #[must_use]
     pub fn on(self, timeline: TimelineId) -> Self {
@@ -202,6 +208,167 @@ impl FromStr for WalFileName {
                 let segment = stem.parse().map_err(|_: ParseError| bad())?;
                 let offset = hex_u32(digits, true).ok_or_else(bad)?;
                 Ok(Self::BackupHistory { segment, offset })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sizes() -> impl Iterator<Item = SegmentSize> {
+        (20..=30).map(|shift| SegmentSize::new(1 << shift).unwrap())
+    }
+
+    fn name(text: &str) -> SegmentName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn sizes_that_postgres_allows() {
+        assert_eq!(sizes().count(), 11);
+        assert_eq!(SegmentSize::new(16 << 20), Ok(SegmentSize::DEFAULT));
+        for bytes in [0, 1, (1 << 20) - 1, (1 << 20) + 1, 1 << 19, 1 << 31, 3 << 20, 1 << 32, u64::MAX] {
+            assert!(SegmentSize::new(bytes).is_err(), "{bytes}");
+            assert!(serde_json::from_str::<SegmentSize>(&bytes.to_string()).is_err());
+        }
+        for (megabytes, per_log) in [(1, 4096), (16, 256), (1024, 4)] {
+            assert_eq!(SegmentSize::new(megabytes << 20).unwrap().segments_per_log(), per_log);
+        }
+    }
+
+    #[test]
+    fn the_last_field_by_size() {
+        for size in sizes() {
+            let last = size.segments_per_log() - 1;
+            let at = |lsn| SegmentName::at(TimelineId::FIRST, Lsn(lsn), size);
+            assert_eq!(at(0).to_string(), "000000010000000000000000");
+            assert_eq!(at(size.bytes() - 1), at(0));
+            assert_eq!(at(size.bytes()).to_string(), "000000010000000000000001");
+            let end = at((1 << 32) - 1);
+            assert_eq!(end.to_string(), format!("0000000100000000{last:08X}"), "there is no gap at FF");
+            assert_eq!(end.next(size).unwrap().to_string(), "000000010000000100000000");
+            assert_eq!(at(1 << 32), end.next(size).unwrap());
+            assert_eq!(end.next(size).unwrap().previous(size), Some(end));
+            assert_eq!(at(0).previous(size), None);
+            let beyond = name(&format!("0000000100000000{:08X}", last + 1));
+            assert_eq!((beyond.number(size), beyond.start(size), beyond.next(size)), (None, None, None));
+            let very_last = at(u64::MAX);
+            assert_eq!(very_last.to_string(), format!("00000001FFFFFFFF{last:08X}"));
+            assert_eq!(very_last.next(size), None);
+        }
+    }
+
+    #[test]
+    fn names_sort_by_timeline_then_position() {
+        let sorted = [
+            "000000010000000000000002",
+            "0000000100000000000000FF",
+            "000000010000000100000000",
+            "000000020000000000000000",
+        ];
+        assert!(sorted.map(name).is_sorted());
+        assert_eq!(name(sorted[0]).on(TimelineId::new(7).unwrap()).to_string(), "000000070000000000000002");
+    }
+
+    #[test]
+    fn the_four_kinds() {
+        let a3 = name("0000000100000000000000A3");
+        for (text, expected) in [
+            ("0000000100000000000000A3", WalFileName::Segment(a3)),
+            ("0000000100000000000000A3.partial", WalFileName::Partial(a3)),
+            ("00000002.history", WalFileName::History(TimelineId::new(2).unwrap())),
+            ("0000000100000000000000A3.00000028.backup", WalFileName::BackupHistory { segment: a3, offset: 0x28 }),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+            assert_eq!(expected.to_string(), text);
+            assert_eq!(expected.segment().is_some(), text.len() == 24);
+            assert_eq!(expected.timeline().hex(), text[..8]);
+        }
+    }
+
+    #[test]
+    fn junk() {
+        for text in [
+            "",
+            ".",
+            "..",
+            "0",
+            ".history",
+            ".partial",
+            ".backup",
+            "00000000.history",
+            "0000002.history",
+            "000000002.history",
+            "0000000g.history",
+            "0000000a.history",
+            "00000002.histor",
+            "00000002.history ",
+            "00000002.history.partial",
+            "00000002-history",
+            "0000000100000000000000A",
+            "0000000100000000000000A30",
+            "0000000100000000000000a3",
+            "000000000000000000000001",
+            "+00000010000000000000001",
+            "0000000100000000000000A:",
+            "0000000100000000000000A3.",
+            "0000000100000000000000A3.Partial",
+            "0000000100000000000000A3.partial.partial",
+            "0000000100000000000000A3.backup",
+            "0000000100000000000000A3.0000028.backup",
+            "0000000100000000000000A3.000000028.backup",
+            "0000000100000000000000A3.0000002G.backup",
+            "0000000100000000000000A3.00000028.backup.backup",
+            "0000000100000000000000A3.gz",
+            "pg_wal/0000000100000000000000A3",
+            "RECOVERYXLOG",
+            "archive_status",
+            "0000000100000000000000A3\n",
+            "0000000100000000000000A3\0",
+            "00000001000000000000\u{e9}\u{e9}",
+            "\u{ff10}0000001000000000000001",
+        ] {
+            assert!(text.parse::<WalFileName>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn positions_survive(lsn: u64, timeline in 1_u32.., shift in 20_u32..=30) {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            let timeline = TimelineId::new(timeline).unwrap();
+            let segment = SegmentName::at(timeline, Lsn(lsn), size);
+            prop_assert_eq!(segment.to_string().parse(), Ok(segment));
+            prop_assert_eq!(segment.start(size), Some(Lsn(lsn).segment_start(size)));
+            prop_assert_eq!(segment.number(size), Some(lsn / size.bytes()));
+            if let Some(next) = segment.next(size) {
+                prop_assert_eq!(next.start(size), Lsn(lsn).segment_start(size).checked_add(size.bytes()));
+                prop_assert_eq!(next.previous(size), Some(segment));
+                prop_assert!(segment < next && segment.to_string() < next.to_string());
+            }
+        }
+
+        #[test]
+        fn names_sort_as_text_does(a: (u32, u64), b: (u32, u64), shift in 20_u32..=30) {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            let make = |(timeline, lsn): (u32, u64)| {
+                SegmentName::at(TimelineId::new(timeline.max(1)).unwrap(), Lsn(lsn), size)
+            };
+            let (a, b) = (make(a), make(b));
+            prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(
+            text in "[0-9A-F]{8}|[0-9A-F]{24}|[0-9A-Ga-f]{23,25}",
+            suffix in r"(\.history|\.partial|\.[0-9A-F]{8}\.backup|\.[a-z]{0,8})?",
+        ) {
+            let text = text + &suffix;
+            if let Ok(parsed) = text.parse::<WalFileName>() {
+                prop_assert_eq!(parsed.to_string(), text);
             }
         }
     }

@@ -43,3 +43,23 @@ impl fmt::Display for TimelineId {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits() {
+        for (text, number) in [("00000001", 1), ("0000000A", 10), ("FFFFFFFF", u32::MAX)] {
+            let timeline = TimelineId::from_hex(text).unwrap();
+            assert_eq!((timeline.get(), timeline.hex().as_str()), (number, text));
+            assert_eq!(timeline.to_string(), number.to_string(), "decimal in text");
+        }
+        for text in ["", "0", "00000000", "1", "0000001", "000000001", "0000000a", "+0000001", "0000000g", "0x000001"] {
+            assert!(TimelineId::from_hex(text).is_err(), "{text:?}");
+        }
+        assert_eq!(TimelineId::new(0), None);
+        assert!(serde_json::from_str::<TimelineId>("0").is_err());
+        assert_eq!(serde_json::to_string(&TimelineId::FIRST).unwrap(), "1");
+    }
+}

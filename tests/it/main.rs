@@ -6,9 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod archive;
+mod conformance;
+mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
+mod wire;
