@@ -60,7 +60,13 @@ pub(crate) fn seaweedfs() -> Option<Engine> {
         command.arg(format!("-{name}.port={port}")).arg(format!("-{name}.port.grpc={}", port + 10_000));
     }
     command.arg(format!("-bucket={BUCKET}"));
-    started("SeaweedFS", command, port, directory, true)
+    let engine = started("SeaweedFS", command, port, directory, true)?;
+    // The bucket is made some time after the door is open; its files are a directory of the filer.
+    wait_until("SeaweedFS has its bucket", Duration::from_secs(60), || {
+        let bucket = format!("/buckets/{BUCKET}/?limit=1");
+        answer(filer, &bucket).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    Some(engine)
 }
 
 /// MinIO.
@@ -181,25 +187,26 @@ fn started(
     wait_until(&format!("{name} answers"), Duration::from_secs(60), || {
         let ended = engine.child.try_wait().unwrap();
         assert!(ended.is_none(), "{name} ended ({ended:?}):\n{}", engine.log());
-        engine.has_bucket()
+        engine.is_up()
     });
     Some(engine)
 }
 
 impl Engine {
-    /// Whether an unsigned request for the bucket is refused, as it is once the bucket is there and its rights are known.
-    fn has_bucket(&self) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let host = format!("127.0.0.1:{}", self.port);
-            write!(socket, "GET /{BUCKET}/none HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 403"))
+    /// Whether an unsigned request is refused, as it is once the server knows whom it trusts.
+    fn is_up(&self) -> bool {
+        answer(self.port, &format!("/{BUCKET}/none")).is_ok_and(|answer| answer.starts_with("HTTP/1.1 403"))
     }
+}
+
+/// The answer to an unsigned GET.
+fn answer(port: u16, path: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn log_of(directory: &Path) -> String {
