@@ -11,6 +11,7 @@ mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
+mod repository;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
