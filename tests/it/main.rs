@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
+mod repository;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
