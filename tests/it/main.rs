@@ -5,6 +5,7 @@
 // Outside of functions marked as tests clippy does not know that this is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backup;
 mod conformance;
 mod harness;
 mod harness_proxy;
