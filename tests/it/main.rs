@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod archive;
+mod backup;
 mod conformance;
 mod fuzz_corpus;
 mod faults;
