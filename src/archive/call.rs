@@ -168,7 +168,8 @@ impl Call {
         let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
             // A delete marker. On a standby one GET is all; elsewhere the proof below says the rest.
             Err(error) if error.kind() == ErrorKind::Gap && mode == RecoveryMode::Standby => {
-                return Ok(Outcome::Gap(error.to_string()));
+                let is_news = self.notes().absent(&self.name, SystemTime::now());
+                return Ok(if is_news { Outcome::Gap(error.to_string()) } else { Outcome::Absent });
             }
             Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
             answer => answer?,

@@ -41,12 +41,13 @@ impl Source {
             let text = format!("{name} is no name of a WAL file with segments of {} MiB", size.bytes() >> 20);
             Error::new(ErrorKind::Mismatch, text)
         })?;
-        let mut file = File::open(path).map_err(|cause| Error::local("open", path, cause))?;
-        let metadata = file.metadata().map_err(|cause| Error::local("look at", path, cause))?;
+        // Before it is opened: a pipe would hang there.
+        let metadata = std::fs::metadata(path).map_err(|cause| Error::local("look at", path, cause))?;
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::Mismatch, format!("{} is not a regular file", path.display())));
         }
-        let length = metadata.len();
+        let mut file = File::open(path).map_err(|cause| Error::local("open", path, cause))?;
+        let length = file.metadata().map_err(|cause| Error::local("look at", path, cause))?.len();
         let read = |file: &mut File, limit: u64| {
             let mut bytes = Vec::new();
             let read = file.take(limit).read_to_end(&mut bytes);

@@ -9,12 +9,16 @@ use std::process::{Command, Stdio};
 
 /// Where Postgres' programs are: what was asked for, else `pg_config --bindir`, else the newest in `/usr/lib/postgresql`.
 pub(super) fn find_binaries(asked: Option<&Path>) -> Result<PathBuf> {
-    let complete = |directory: &Path| ["initdb", "pg_ctl", "postgres", "psql"].iter().all(|name| directory.join(name).is_file());
+    let complete =
+        |directory: &Path| ["initdb", "pg_ctl", "postgres", "psql"].iter().all(|name| directory.join(name).is_file());
     if let Some(directory) = asked {
         return if complete(directory) {
             Ok(directory.to_owned())
         } else {
-            Err(Error::new(ErrorKind::Config, format!("{} lacks initdb, pg_ctl, postgres or psql", directory.display())))
+            Err(Error::new(
+                ErrorKind::Config,
+                format!("{} lacks initdb, pg_ctl, postgres or psql", directory.display()),
+            ))
         };
     }
     let told = Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output().ok();
@@ -39,7 +43,10 @@ pub(super) fn account() -> Result<Option<Account>> {
         return Ok(None);
     }
     Account::for_postgres().map(Some).ok_or_else(|| {
-        Error::new(ErrorKind::Config, "Postgres refuses to run as root, and there is no account postgres or nobody to run it as")
+        Error::new(
+            ErrorKind::Config,
+            "Postgres refuses to run as root, and there is no account postgres or nobody to run it as",
+        )
     })
 }
 
@@ -75,7 +82,8 @@ impl Stage {
     pub(super) fn run<S: AsRef<OsStr>>(&self, program: &Path, arguments: &[S]) -> Result<String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // A server inherits the files of pg_ctl: a pipe would stay open as long as it lives, so output goes through a file.
-        let output = tempfile::tempfile().map_err(|error| Error::local("create", Path::new("a temporary file"), error))?;
+        let output =
+            tempfile::tempfile().map_err(|error| Error::local("create", Path::new("a temporary file"), error))?;
         let share = || output.try_clone().map_err(|error| Error::local("share", Path::new("a temporary file"), error));
         let status = self
             .command(program)

@@ -47,14 +47,15 @@ fn set_the_stage(directory: &Path, options: &DemoOptions) -> Result<Stage> {
     for program in PROGRAMS {
         stage.hand_over(&programs.join(program))?;
     }
-    let text = format!(
-        "storage = \"file://{0}/repository\"\nspool = \"{0}/spool\"\n",
-        directory.display()
-    );
+    let text = format!("storage = \"file://{0}/repository\"\nspool = \"{0}/spool\"\n", directory.display());
     durable::write(&config, text.as_bytes(), 0o600)?;
     stage.hand_over(&config)?;
     let path = format!("{}:/usr/bin:/bin", programs.display());
-    let own = [("PATH", path), ("WALHALLA_CONFIG", config.display().to_string()), ("PGHOST", directory.display().to_string())];
+    let own = [
+        ("PATH", path),
+        ("WALHALLA_CONFIG", config.display().to_string()),
+        ("PGHOST", directory.display().to_string()),
+    ];
     let fixed = [("LC_ALL", "C"), ("PGUSER", "postgres"), ("PGTZ", "UTC"), ("TZ", "UTC")];
     stage.environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
     stage.environment.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -147,7 +148,10 @@ impl Story<'_> {
 
     fn set_up_server(&mut self, data: &Path) -> Result<()> {
         let data_text = data.display().to_string();
-        self.stage.postgres("initdb", &["-D", &data_text, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"])?;
+        self.stage.postgres(
+            "initdb",
+            &["-D", &data_text, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"],
+        )?;
         let socket = self.stage.directory.display();
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{socket}'\ntimezone = 'UTC'\n\
@@ -180,8 +184,11 @@ impl Story<'_> {
         let question = format!("SELECT coalesce(last_archived_wal, '') >= '{segment}' FROM pg_stat_archiver");
         while self.stage.sql(&question)? != "t" {
             if began.elapsed() > PATIENCE {
-                return Err(Error::new(ErrorKind::Unavailable, format!("{segment} was not archived within {PATIENCE:?}"))
-                    .hint("see server.log in the demo's directory (--keep)"));
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("{segment} was not archived within {PATIENCE:?}"),
+                )
+                .hint("see server.log in the demo's directory (--keep)"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -193,12 +200,25 @@ impl Story<'_> {
         self.title("4. The rescue: back to the second before the mistake");
         self.walhalla(&["list"])?;
         let to = rescued.display().to_string();
-        self.walhalla(&["restore", "--to", &to, "--target-time", moment, "--target-action", "promote", "--as", "primary"])?;
+        self.walhalla(&[
+            "restore",
+            "--to",
+            &to,
+            "--target-time",
+            moment,
+            "--target-action",
+            "promote",
+            "--as",
+            "primary",
+        ])?;
         self.stage.start(rescued)?;
         self.wait_until_promoted()?;
         let rows = self.stage.sql("SELECT count(*), sum(amount) FROM invoices")?;
         if rows != "1500|11257500" {
-            return Err(Error::new(ErrorKind::Corrupt, format!("1500 invoices of 11257500 in all were expected, {rows} came back")));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("1500 invoices of 11257500 in all were expected, {rows} came back"),
+            ));
         }
         self.line("SELECT count(*), sum(amount) FROM invoices: 1500 invoices, 11257500 in all. Every one is back.");
         Ok(())

@@ -61,7 +61,8 @@ pub(super) fn map(tablespaces: &[Tablespace]) -> Result<Vec<u8>> {
     let mut map = TablespaceMap::default();
     for tablespace in tablespaces.iter().filter(|tablespace| !tablespace.in_place) {
         let oid = tablespace.oid.parse().map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("the backup's archive {:?} is no tablespace's", tablespace.oid)).because(error)
+            Error::new(ErrorKind::Corrupt, format!("the backup's archive {:?} is no tablespace's", tablespace.oid))
+                .because(error)
         });
         map.tablespaces.push(tablespace_map::Tablespace { oid: oid?, path: tablespace.new.clone() });
     }

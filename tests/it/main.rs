@@ -5,10 +5,12 @@
 // Outside of functions marked as tests clippy does not know that this is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archive;
 mod conformance;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
+mod restore;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;

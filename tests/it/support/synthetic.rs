@@ -31,8 +31,10 @@ pub(crate) async fn backup(
 ) -> Manifest {
     let place = server.directory().join(format!("tar-{id}"));
     let mut command = server.client("pg_basebackup");
-    postgres::run(command.arg("-D").arg(&place).args(["-Ft", "-X", "none", "-c", "fast", "-N", "-l", "synthetic"])).unwrap();
-    let finished = server.psql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')").unwrap();
+    postgres::run(command.arg("-D").arg(&place).args(["-Ft", "-X", "none", "-c", "fast", "-N", "-l", "synthetic"]))
+        .unwrap();
+    let finished =
+        server.psql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')").unwrap();
     let writer = Writer::new(server, cluster, id.parse().unwrap(), recipients.clone(), &place);
     let manifest = writer.write(&place, finished, change).await;
     std::fs::remove_dir_all(&place).unwrap();
@@ -63,9 +65,15 @@ impl<'a> Writer<'a> {
     }
 
     async fn write(mut self, place: &Path, finished: String, change: impl FnOnce(&mut Manifest)) -> Manifest {
-        let locations = self.server.psql("SELECT oid || ' ' || pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'").unwrap();
-        let locations: BTreeMap<String, String> =
-            locations.lines().map(|line| line.split_once(' ').unwrap()).map(|(oid, path)| (oid.into(), path.into())).collect();
+        let locations = self
+            .server
+            .psql("SELECT oid || ' ' || pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'")
+            .unwrap();
+        let locations: BTreeMap<String, String> = locations
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(oid, path)| (oid.into(), path.into()))
+            .collect();
         let mut archives = Vec::new();
         for (oid, location) in &locations {
             archives.push(self.archive(place, oid, Some(location.clone())).await);
@@ -125,7 +133,11 @@ impl<'a> Writer<'a> {
             encrypted: false,
             damaged: Vec::new(),
             outside: BTreeMap::new(),
-            server_settings: limits.lines().map(|line| line.split_once(' ').unwrap()).map(|(a, b)| (a.into(), b.into())).collect(),
+            server_settings: limits
+                .lines()
+                .map(|line| line.split_once(' ').unwrap())
+                .map(|(a, b)| (a.into(), b.into()))
+                .collect(),
             files: self.files,
             stored_bytes: 0,
             written_by: "walhalla test".into(),
@@ -187,7 +199,8 @@ impl<'a> Writer<'a> {
 
     async fn put_plain(&self, key: &Key, plain: &[u8], kind: Kind) -> ObjectRef {
         let object = codec::encode_bytes(plain, Subject { kind, ..self.subject }, &self.encoding).unwrap();
-        let reference = ObjectRef { size: object.bytes.len() as u64, plain: plain.len() as u64, hash: ContentHash::of(plain) };
+        let reference =
+            ObjectRef { size: object.bytes.len() as u64, plain: plain.len() as u64, hash: ContentHash::of(plain) };
         self.put(key, object).await;
         reference
     }
@@ -216,7 +229,9 @@ fn members(tar: &[u8]) -> Vec<(Member, Option<Sum>)> {
         let header = entry.header();
         let (kind, target) = match header.entry_type() {
             tar::EntryType::Directory => (MemberKind::Dir, None),
-            tar::EntryType::Symlink => (MemberKind::Link, Some(entry.link_name().unwrap().unwrap().to_str().unwrap().to_owned())),
+            tar::EntryType::Symlink => {
+                (MemberKind::Link, Some(entry.link_name().unwrap().unwrap().to_str().unwrap().to_owned()))
+            }
             other => (if other.is_file() { MemberKind::File } else { panic!("{other:?}") }, None),
         };
         let path = entry.path().unwrap();
@@ -225,7 +240,8 @@ fn members(tar: &[u8]) -> Vec<(Member, Option<Sum>)> {
         let size = if kind == MemberKind::File { entry.size() } else { 0 };
         let bytes = &tar[at as usize..(at + size) as usize];
         let sum = (kind == MemberKind::File).then(|| Sum { at, crc32c: crc32c::crc32c(bytes) });
-        let member = Member { kind, path, size, mode: header.mode().unwrap(), mtime: header.mtime().unwrap(), target, at };
+        let member =
+            Member { kind, path, size, mode: header.mode().unwrap(), mtime: header.mtime().unwrap(), target, at };
         members.push((member, sum));
     }
     members
