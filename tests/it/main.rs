@@ -14,6 +14,7 @@ mod harness;
 mod harness_proxy;
 mod harness_s3;
 mod repository;
+mod restore;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;
