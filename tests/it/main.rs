@@ -8,8 +8,8 @@
 mod archive;
 mod backup;
 mod conformance;
-mod fuzz_corpus;
 mod faults;
+mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
