@@ -24,10 +24,13 @@ fn template() -> &'static Template {
     TEMPLATE.get_or_init(|| {
         let cluster = Postgres::builder(15).create();
         let read = |name: &str| std::fs::read(cluster.data().join(name)).unwrap();
+        let wal = std::fs::read_dir(cluster.data().join("pg_wal")).unwrap();
+        let names = wal.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let segment = names.filter(|name| name.len() == 24).min().unwrap();
         Template {
             control: read("global/pg_control"),
             version: read("PG_VERSION"),
-            segment: read("pg_wal/000000010000000000000001"),
+            segment: read(&format!("pg_wal/{segment}")),
         }
     })
 }
@@ -132,6 +135,11 @@ impl Bench {
     /// The data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// What the programs are told.
+    pub(super) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
     }
 
     /// The cluster's system identifier.
