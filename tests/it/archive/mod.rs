@@ -5,3 +5,6 @@ mod bench;
 mod fetch;
 mod fetch_table;
 mod push;
+mod recovery;
+mod site;
+mod standby;
