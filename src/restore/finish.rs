@@ -153,8 +153,7 @@ fn tablespace_map(files: &mut Files<'_>) -> Result<()> {
     if !tablespaces::any_moved(tablespaces) {
         return Ok(());
     }
-    let map = tablespaces::map(tablespaces);
-    files.write("tablespace_map", map.as_bytes())
+    files.write("tablespace_map", &tablespaces::map(tablespaces)?)
 }
 
 /// The server makes the links itself from the map; they are there before, so that `pg_verifybackup` finds its way.

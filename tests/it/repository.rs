@@ -2,7 +2,7 @@
 //! wedges nobody, that what nobody could restore is replaced, and that absence is proven or not.
 
 use crate::support::engines::ENGINES;
-use crate::support::fake_s3::{Answer, FakeS3, Fault, Moment, Personality};
+use crate::support::fake_s3::{Answer, FakeS3, Fault, Moment, Personality, Right};
 use crate::support::stores;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -231,15 +231,51 @@ async fn a_dead_writer_wedges_nobody() {
     let cluster = cluster(&storage);
     cluster.capabilities().await.unwrap();
 
+    // A claim's name holds no `wal/`: the claim is put, the object is not.
     s3.fault(Fault::new(Answer::error(403, "AccessDenied")).method("PUT").on("wal/00000001").times(1));
-    // The fault also lies on the way of the claim's name only if that holds `wal/`: it does not.
     assert_eq!(cluster.deposit_wal(&segment(1), &smaller).await.unwrap_err().kind(), ErrorKind::Denied);
     let claim = cluster.layout().claim(&cluster.layout().wal(&segment(1)), &smaller.header.plain_hash);
     assert!(s3.object(claim.as_str()).is_some(), "{:?}", s3.keys());
 
     let error = cluster.deposit_wal(&segment(1), &larger).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "while it lives it comes first");
-    s3.age(claim.as_str(), Duration::from_secs(3600));
+    // `Date` has no fractions of a second, `Last-Modified` of a listing may have.
+    s3.age(claim.as_str(), Duration::from_secs(3602));
     assert_eq!(cluster.deposit_wal(&segment(1), &larger).await.unwrap(), Deposited::New);
     assert_eq!(cluster.deposit_wal(&segment(1), &smaller).await.unwrap_err().kind(), ErrorKind::Duplicate);
+}
+
+/// Nothing but the store's own "no such key", with everything else beyond doubt, is absence.
+#[tokio::test(flavor = "multi_thread")]
+async fn absence_is_never_concluded_from_trouble() {
+    let s3 = FakeS3::start();
+    let storage = stores::open(&stores::fake(&s3, &s3.endpoint(), ""));
+    let cluster = cluster(&storage);
+    let next = segment(2);
+    assert_eq!(cluster.prove_absent(&next).await.unwrap_err().kind(), ErrorKind::Config, "no identity");
+    cluster.ensure_identity(&identity()).await.unwrap();
+    cluster.deposit_wal(&segment(1), &object(1, b"one")).await.unwrap();
+    assert_eq!(cluster.prove_absent(&next).await.unwrap(), Absence::Proven);
+
+    // Without the right to list, AWS says 403 of a key that is missing; without the right to read, of any.
+    for right in [Right::List, Right::Get] {
+        s3.personality(|personality| personality.denied = vec![(right, String::new())]);
+        assert_eq!(cluster.prove_absent(&next).await.unwrap_err().kind(), ErrorKind::Denied, "{right:?}");
+    }
+    s3.personality(|personality| personality.denied.clear());
+    s3.personality(|personality| personality.no_such_bucket = true);
+    assert_eq!(cluster.prove_absent(&next).await.unwrap_err().kind(), ErrorKind::Config);
+    s3.personality(|personality| personality.no_such_bucket = false);
+    // Somebody in between who answers 200 to everything.
+    s3.fault(Fault::new(Answer::captive_portal()).times(200));
+    cluster.prove_absent(&next).await.unwrap_err();
+    s3.heal();
+
+    // Deleted is not absent.
+    s3.personality(|personality| personality.versioned = true);
+    s3.remove(cluster.layout().wal(&segment(1)).as_str());
+    assert!(matches!(cluster.prove_absent(&segment(1)).await.unwrap(), Absence::Gap(_)));
+    assert_eq!(cluster.get(&cluster.layout().wal(&segment(1))).await.unwrap_err().kind(), ErrorKind::Gap);
+    // And yet it may be put back.
+    assert_eq!(cluster.deposit_wal(&segment(1), &object(1, b"one")).await.unwrap(), Deposited::New);
 }

@@ -157,6 +157,11 @@ impl Bench {
         self.home.path().join("data")
     }
 
+    /// What the programs are told.
+    pub(super) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
+
     /// The cluster's system identifier.
     pub(super) fn system(&self) -> u64 {
         u64::from_le_bytes(template().control[..8].try_into().unwrap())

@@ -2,6 +2,7 @@
 //! real servers.
 
 mod bench;
+mod chroot;
 mod fetch;
 mod fetch_table;
 mod push;
