@@ -6,3 +6,6 @@ mod chroot;
 mod fetch;
 mod fetch_table;
 mod push;
+mod recovery;
+mod site;
+mod standby;
