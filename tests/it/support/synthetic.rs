@@ -21,12 +21,21 @@ const FRAME: usize = 150_000;
 /// Index records in one part.
 const RECORDS: usize = 500;
 
+/// How a backup is made.
+#[derive(Debug, Default)]
+pub(crate) struct How {
+    /// Whom it is encrypted to.
+    pub(crate) recipients: Recipients,
+    /// Files of the base archive that the index does not name.
+    pub(crate) without: &'static [&'static str],
+}
+
 /// Takes a backup of a running server and stores it. `change` sees the manifest before it is written.
 pub(crate) async fn backup(
     server: &Postgres,
     cluster: &Cluster,
     id: &str,
-    recipients: &Recipients,
+    how: How,
     change: impl FnOnce(&mut Manifest),
 ) -> Manifest {
     let place = server.directory().join(format!("tar-{id}"));
@@ -35,7 +44,7 @@ pub(crate) async fn backup(
         .unwrap();
     let finished =
         server.psql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')").unwrap();
-    let writer = Writer::new(server, cluster, id.parse().unwrap(), recipients.clone(), &place);
+    let writer = Writer::new(server, cluster, id.parse().unwrap(), how, &place);
     let manifest = writer.write(&place, finished, change).await;
     std::fs::remove_dir_all(&place).unwrap();
     manifest
@@ -47,12 +56,13 @@ struct Writer<'a> {
     id: BackupId,
     subject: Subject,
     encoding: Encoding,
+    without: &'static [&'static str],
     records: Vec<Record>,
     files: u64,
 }
 
 impl<'a> Writer<'a> {
-    fn new(server: &'a Postgres, cluster: &'a Cluster, id: BackupId, recipients: Recipients, place: &Path) -> Self {
+    fn new(server: &'a Postgres, cluster: &'a Cluster, id: BackupId, how: How, place: &Path) -> Self {
         let label = label(place);
         let subject = Subject {
             kind: Kind::BackupData,
@@ -60,8 +70,8 @@ impl<'a> Writer<'a> {
             timeline: label.start_timeline.get(),
             start: label.start,
         };
-        let encoding = Encoding { level: 1, recipients };
-        Self { server, cluster, id, subject, encoding, records: Vec::new(), files: 0 }
+        let encoding = Encoding { level: 1, recipients: how.recipients };
+        Self { server, cluster, id, subject, encoding, without: how.without, records: Vec::new(), files: 0 }
     }
 
     async fn write(mut self, place: &Path, finished: String, change: impl FnOnce(&mut Manifest)) -> Manifest {
@@ -147,7 +157,8 @@ impl<'a> Writer<'a> {
     async fn archive(&mut self, place: &Path, name: &str, location: Option<String>) -> Archive {
         let tar = std::fs::read(place.join(format!("{name}.tar"))).unwrap();
         self.records.push(Record::Archive(name.to_owned()));
-        let mut members = members(&tar).into_iter().peekable();
+        let wanted = |(member, _): &(Member, Option<Sum>)| !self.without.contains(&member.path.as_str());
+        let mut members = members(&tar).into_iter().filter(wanted).collect::<Vec<_>>().into_iter().peekable();
         let mut ending: Vec<(u64, Sum)> = Vec::new();
         let mut objects = 0;
         for (number, slice) in (0..).zip(tar.chunks(OBJECT)) {

@@ -2,23 +2,29 @@
 //!
 //! The backups here are made by `support::synthetic`, so that this room is proven against the format and not against a sibling.
 
+mod archiving;
+mod configuration;
+mod interrupted;
+mod refusals;
+mod tablespaces;
+mod targets;
+mod timelines;
+
 use crate::support::postgres::{self, Postgres, client_program, postgres_majors};
-use crate::support::{binaries, synthetic, user, wait_until};
+use crate::support::{binaries, synthetic, user};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use walhalla::codec::{Encoding, Identities, Kind, Recipients, Subject};
-use walhalla::error::ErrorKind;
-use walhalla::pg::{SegmentName, SegmentSize, WalFileName};
-use walhalla::repo::{Cluster, ClusterIdentity, Manifest, Repository};
-use walhalla::restore::{self, RecoveryTarget, RestorePlan, RestoreReport, RestoreRequest, Role, Source, TargetAction};
+use walhalla::codec::{Identities, Recipients};
+use walhalla::pg::{SegmentName, WalFileName};
+use walhalla::repo::{Cluster, Manifest, Repository};
+use walhalla::restore::{self, RestorePlan, RestoreReport, RestoreRequest, Source};
 use walhalla::storage::{Bounds, Limits, Storage, file::FileStorage};
 
 /// A server that archives into a directory, and the room of its tests.
 struct World {
     server: Postgres,
     place: tempfile::TempDir,
-    identity: ClusterIdentity,
     cluster: Cluster,
     recipients: Recipients,
     identities: Identities,
@@ -44,7 +50,7 @@ impl World {
         let storage: Arc<dyn Storage> =
             Arc::new(FileStorage::new(place.path().join("repository"), Limits::new(Bounds::PATIENT)));
         let cluster = Repository::new(storage, None).cluster(identity.system_identifier);
-        Self { server, place, identity, cluster, recipients: Recipients::default(), identities: Identities::default() }
+        Self { server, place, cluster, recipients: Recipients::default(), identities: Identities::default() }
     }
 
     fn source(&self) -> Source {
@@ -64,7 +70,18 @@ impl World {
     }
 
     fn backup_with(&self, id: &str, change: impl FnOnce(&mut Manifest)) -> Manifest {
-        let manifest = on_runtime(synthetic::backup(&self.server, &self.cluster, id, &self.recipients, change));
+        self.backup_without(id, &[], change)
+    }
+
+    /// A backup without these files, as if they lay elsewhere.
+    fn backup_without(
+        &self,
+        id: &str,
+        without: &'static [&'static str],
+        change: impl FnOnce(&mut Manifest),
+    ) -> Manifest {
+        let how = synthetic::How { recipients: self.recipients.clone(), without };
+        let manifest = on_runtime(synthetic::backup(&self.server, &self.cluster, id, how, change));
         user::give(&self.path("repository"));
         manifest
     }
@@ -73,6 +90,11 @@ impl World {
     fn archive(&self) {
         let name = self.server.switch_wal();
         self.server.wait_archived(&name, Duration::from_secs(60));
+    }
+
+    /// A backup of another server of this cluster.
+    fn backup_of(&self, server: &Postgres, id: &str) -> Manifest {
+        on_runtime(synthetic::backup(server, &self.cluster, id, synthetic::How::default(), |_| {}))
     }
 
     fn request(&self, to: &str) -> RestoreRequest {
@@ -114,6 +136,18 @@ impl World {
         server
     }
 
+    /// The error of a plan that must fail.
+    fn refused(&self, request: &RestoreRequest) -> String {
+        self.plan(request).unwrap_err().to_string()
+    }
+
+    /// Takes a segment out of the archive.
+    fn lose(&self, name: &str) {
+        let name: SegmentName = name.parse().unwrap();
+        let key = self.cluster.layout().wal(&WalFileName::Segment(name));
+        std::fs::remove_file(self.path("repository").join(key.as_str())).unwrap();
+    }
+
     fn verify(&self, data: &Path) {
         verify_backup(self.server.major(), data).unwrap_or_else(|error| panic!("pg_verifybackup: {error}"));
     }
@@ -134,19 +168,3 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 
 const FIRST: &str = "20261124T000000Z-000001";
 const SECOND: &str = "20261124T000000Z-000002";
-
-#[test]
-fn to_the_end_of_the_archive() {
-    for major in postgres_majors() {
-        let world = World::new(major);
-        world.sql("CREATE TABLE t AS SELECT n, repeat('x', 200) AS filler FROM generate_series(1, 20000) n");
-        world.backup(FIRST);
-        world.sql("INSERT INTO t SELECT n, 'after' FROM generate_series(20001, 20010) n");
-        world.archive();
-        let copy = world.open(&RestoreRequest { role: Role::Copy, ..world.request("copy") });
-        assert_eq!(copy.psql("SELECT count(*), sum(n) FROM t").unwrap(), world.sql("SELECT count(*), sum(n) FROM t"));
-        assert_eq!(copy.psql("SHOW archive_mode").unwrap(), "off");
-        assert!(copy.data().join("walhalla.held").exists());
-        assert!(!copy.data().join("walhalla.unfinished").exists());
-    }
-}
