@@ -26,7 +26,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 pub fn write_unsynced(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut staged = Staged::beside(path, mode)?;
     staged.write_all(content).map_err(|error| Error::local("write", path, error))?;
-    staged.file.persist(path).map(drop).map_err(|error| Error::local("rename a temporary file to", path, error.error))
+    staged.publish_unsynced()
 }
 
 /// Renames a finished, synced temporary file to its final name in the same file system and syncs the directory.
@@ -127,6 +127,12 @@ impl Staged {
     /// Its temporary name.
     pub fn temporary(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Gives it its final name without syncing anything: for a file that its reader syncs itself, or that may be lost.
+    pub fn publish_unsynced(self) -> Result<()> {
+        let Self { file, path } = self;
+        file.persist(&path).map(drop).map_err(|error| Error::local("rename a temporary file to", &path, error.error))
     }
 
     /// Makes it durable under its final name, replacing what was there.

@@ -8,14 +8,16 @@
 //! | 1 | [`error`], [`exit`] | the one error, and what it means to Postgres |
 //! | 2 | [`codec`] | plain bytes to stored objects and back |
 //! | 2 | [`config`] | what the user asked for |
+//! | 2 | [`account`] | accounts of the operating system |
 //! | 2 | [`durable`], [`spool`] | files that survive power loss; files that need not |
 //! | 3 | [`storage`] | where objects live |
 //! | 3 | [`wire`] | the Postgres wire client |
 //! | 4 | [`repo`] | what objects mean |
 //! | 5 | [`archive`] | one WAL file in, one WAL file out |
-//! | 6 | [`backup`], [`restore`] | the verbs |
+//! | 6 | [`backup`], [`restore`], [`demo`] | the verbs |
 //! | 7 | [`cli`] | arguments and output |
 
+pub mod account;
 pub mod archive;
 #[cfg(feature = "cli")]
 pub mod backup;
@@ -23,6 +25,8 @@ pub mod backup;
 pub mod cli;
 pub mod codec;
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod demo;
 pub mod durable;
 pub mod error;
 pub mod exit;

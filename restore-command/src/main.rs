@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::FAILURE
+    ExitCode::from(walhalla::archive::fetch::run(std::env::args_os().skip(1)))
 }

@@ -1,1 +1,36 @@
-//! One WAL file in, one WAL file out.
+//! One WAL file in, one WAL file out: what Postgres runs as `archive_command` and `restore_command`.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`program`] | what both programs share: the supervisor, the panic hook, the one line on stderr |
+//! | [`arguments`] | the command lines |
+//! | [`data_directory`] | the server's directory, as far as the two programs look into it |
+//! | [`source`] | the WAL file to be archived: opened, and held against its name and cluster |
+//! | [`push`] | `walhalla-archive`: one file proven to be stored |
+//! | [`mode`] | what the server that asks is doing: the column of the exit-code table |
+//! | [`patience`] | how long each of them tries |
+//! | [`notes`] | what one call of `walhalla-restore` tells the next |
+//! | [`startup`] | the startup process that a restore call works for |
+//! | [`fetch`] | `walhalla-restore`: one file delivered whole, or an answer that is proven |
+//! | `call` | one such call: asks until there is an answer, or no patience left |
+//! | `delivery` | one object: asked for, verified, and only then a file |
+//! | `gap` | a file that is missing while later ones are there |
+//!
+//! Working ahead has its place here too: an archiver that uploads several `.ready` files in one call (`ahead.rs`, beside
+//! [`push`]), and a restore that fetches the next segments before they are asked for (`prefetch.rs`, beside [`fetch`]).
+//! Both build on the same two functions, one file at a time: neither may ever say more than those have proven.
+
+pub mod arguments;
+mod call;
+pub mod data_directory;
+mod delivery;
+pub mod fetch;
+mod gap;
+pub mod mode;
+pub mod notes;
+pub mod patience;
+pub mod program;
+pub mod push;
+pub mod source;
+pub mod startup;
+mod subject;

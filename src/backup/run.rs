@@ -65,7 +65,7 @@ impl Backup<'_> {
         let mut connection = Connection::connect(self.server, Mode::Replication).await?;
         let source = Source::inspect(&mut connection).await?;
         let cluster = self.repository.cluster(source.system.system);
-        cluster.ensure_identity(&source.identity()).await?;
+        cluster.confirm_identity(&source.identity()).await?;
         let (mut fetcher, refused) =
             Fetcher::prepare(self.server, source.system.system, source.segment_size, self.encoding.clone()).await;
         let mut notes: Vec<String> = refused.iter().map(not_held).collect();

@@ -60,7 +60,7 @@ impl Source {
             ));
         }
         let size = connection.show("wal_segment_size").await?;
-        let segment_size = segment_size(&size).ok_or_else(|| strange("wal_segment_size", &size))?;
+        let segment_size = SegmentSize::from_setting(&size).map_err(|_| strange("wal_segment_size", &size))?;
         let system = connection.identify_system().await?;
         let mut settings = BTreeMap::new();
         for name in SETTINGS {
@@ -144,31 +144,10 @@ fn strange(name: &str, value: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the server's {name} is {value:?}"))
 }
 
-/// `1MB` to `1GB`.
-fn segment_size(text: &str) -> Option<SegmentSize> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(2)?)?;
-    let unit = match unit {
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        _ => return None,
-    };
-    SegmentSize::new(number.parse::<u64>().ok()?.checked_mul(unit)?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pg::{Lsn, SystemIdentifier, TimelineId};
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [("1MB", Some(1 << 20)), ("16MB", Some(16 << 20)), ("1GB", Some(1 << 30)), ("3MB", None)] {
-            assert_eq!(segment_size(text).map(SegmentSize::bytes), bytes, "{text}");
-        }
-        for text in ["", "B", "16", "16kB", "MB", "-1MB", "µB"] {
-            assert_eq!(segment_size(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn configuration_that_is_elsewhere() {

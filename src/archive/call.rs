@@ -1,0 +1,411 @@
+//! One call of `walhalla-restore`, from its arguments to its outcome: asks until there is an answer, or no patience left.
+
+use super::arguments::RestoreArguments;
+use super::data_directory::DataDirectory;
+use super::delivery::{self, Answer, Wanted};
+use super::notes::Notes;
+use super::patience::{self, Patience};
+use super::program::{self, Leash};
+use super::startup::StartupProcess;
+use super::subject::subject_of;
+use super::{gap, mode};
+use crate::codec::Identities;
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exit::RecoveryMode;
+use crate::pg::WalFileName;
+use crate::repo::{Absence, Cluster, ClusterIdentity, Repository};
+use crate::spool::Spool;
+use crate::storage::{self, Limits};
+use std::cell::{Cell, OnceCell};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// How often a running call looks at what its server is doing.
+const GLANCE: Duration = Duration::from_secs(1);
+/// Upper bounds of the first pause between two attempts, and of any.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What is too little for another attempt.
+const NOTHING_LEFT: Duration = Duration::from_millis(100);
+/// How long behind its deadline an attempt's own error, which says more, is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Of a standby's patience, what a proof that is only for the log may take.
+const PROOF_FOR_THE_LOG: Duration = Duration::from_secs(5);
+
+/// How a call ended. What it means to Postgres depends on the mode ([`crate::exit`]).
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The file is there, whole and verified.
+    Delivered,
+    /// It is not in the archive: proven where the mode asks for that.
+    Absent,
+    /// It is missing before later ones, and recovery may go on all the same: the text says why.
+    Passed(String),
+    /// It is missing before later ones.
+    Gap(String),
+    /// Nothing is known.
+    Trouble(Error),
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Call {
+    arguments: RestoreArguments,
+    name: WalFileName,
+    directory: DataDirectory,
+    leash: Leash,
+    limits: Limits,
+    begun: Instant,
+    mode: Cell<RecoveryMode>,
+    /// When this call first saw `promote`.
+    promoted: Cell<Option<Instant>>,
+    /// Whether the storage was out of reach within the last minute.
+    lately: Cell<bool>,
+    settings: OnceCell<Settings>,
+    notes: OnceCell<Notes>,
+    target: OnceCell<Target>,
+}
+
+/// Where the file is to come from, and what it must be.
+#[derive(Debug)]
+struct Target {
+    cluster: Cluster,
+    identities: Identities,
+    /// The cluster of the data directory; unknown where there is none yet.
+    local: Option<ClusterIdentity>,
+    wanted: Wanted,
+}
+
+impl Call {
+    /// A call for this file, beginning now.
+    pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> Self {
+        let directory = DataDirectory::of(&arguments.path);
+        let begun = Instant::now();
+        let mode = Cell::new(mode::detect(directory.path(), &arguments.path, false));
+        let limits = Limits::new(patience::attempt(begun, Duration::from_secs(1), 0));
+        let call = Self {
+            arguments,
+            name,
+            directory,
+            leash,
+            limits,
+            begun,
+            mode,
+            promoted: Cell::new(None),
+            lately: Cell::new(false),
+            settings: OnceCell::new(),
+            notes: OnceCell::new(),
+            target: OnceCell::new(),
+        };
+        call.look();
+        call
+    }
+
+    /// Asks until there is an answer that this mode accepts, or no patience is left.
+    pub(super) async fn ask(&self) -> Outcome {
+        let mut longest = FIRST_PAUSE;
+        let mut gap = None;
+        loop {
+            let asked_as = self.look();
+            self.allow(self.bytes());
+            let outcome = tokio::select! {
+                biased;
+                outcome = self.watch() => outcome,
+                outcome = self.attempt(asked_as) => outcome.unwrap_or_else(Outcome::Trouble),
+            };
+            let now = self.look();
+            match &outcome {
+                // A promotion was ordered meanwhile: what was good enough for a standby is not for that.
+                Outcome::Absent if asked_as == RecoveryMode::Standby && now != RecoveryMode::Standby => continue,
+                Outcome::Gap(_) if now != RecoveryMode::Standby => {}
+                Outcome::Trouble(error) if is_worth_asking_again(now, error.kind()) => {}
+                _ => return outcome,
+            }
+            // An attempt that ran out of time says less than the one before it, which found a gap.
+            let outcome = match (outcome, gap.take()) {
+                (Outcome::Trouble(error), Some(found)) if error.kind() == ErrorKind::Unavailable => Outcome::Gap(found),
+                (outcome, _) => outcome,
+            };
+            if !self.pause(longest.mul_f64(fastrand::f64())).await {
+                return outcome;
+            }
+            if let Outcome::Gap(found) = outcome {
+                gap = Some(found);
+            }
+            longest = (longest * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The mode now.
+    pub(super) fn mode(&self) -> RecoveryMode {
+        self.mode.get()
+    }
+
+    /// Leaves word for the calls after this one about trouble that this one met, and answers whether an earlier call of the same
+    /// promotion met trouble: then a history must not be called absent, or a timeline's number would be used twice.
+    pub(super) fn note_trouble(&self) -> bool {
+        let startup = || StartupProcess::above_us(self.directory.postmaster()?.pid);
+        match self.mode() {
+            RecoveryMode::Promoting { .. } => {
+                if let Some(startup) = startup() {
+                    self.notes().promotion_in_trouble(&startup);
+                }
+            }
+            RecoveryMode::Standby if !self.lately.get() => self.notes().trouble(SystemTime::now()),
+            RecoveryMode::Standby | RecoveryMode::Recovery | RecoveryMode::Ending => {}
+        }
+        matches!(self.name, WalFileName::History(_))
+            && matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. })
+            && startup().is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup))
+    }
+
+    /// What to do about a gap that stays.
+    pub(super) async fn cure(&self) -> Option<String> {
+        let target = self.target.get()?;
+        self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), PROOF_FOR_THE_LOG, 0));
+        Some(gap::cure(&target.cluster, &target.identities, &target.wanted).await)
+    }
+
+    /// One attempt.
+    async fn attempt(&self, mode: RecoveryMode) -> Result<Outcome> {
+        let target = self.target().await?;
+        self.allow(self.bytes());
+        if matches!(self.name, WalFileName::History(_)) {
+            delivery::sweep(&self.arguments.path);
+        }
+        let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
+            // A delete marker. On a standby one GET is all; elsewhere the proof below says the rest.
+            Err(error) if error.kind() == ErrorKind::Gap && mode == RecoveryMode::Standby => {
+                let is_news = self.notes().absent(&self.name, SystemTime::now());
+                return Ok(if is_news { Outcome::Gap(error.to_string()) } else { Outcome::Absent });
+            }
+            Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
+            answer => answer?,
+        };
+        self.notes().reached();
+        match answer {
+            Answer::Delivered => Ok(Outcome::Delivered),
+            Answer::NoSuchKey if mode == RecoveryMode::Standby => {
+                self.prove_for_the_log(target).await;
+                Ok(Outcome::Absent)
+            }
+            Answer::NoSuchKey => self.absent(target).await,
+        }
+    }
+
+    /// There is no such key: the rest of the proof, and what speaks against it.
+    async fn absent(&self, target: &Target) -> Result<Outcome> {
+        self.allow(0);
+        match self.prove(target).await? {
+            Absence::Proven => Ok(Outcome::Absent),
+            Absence::Unknown(what) => Err(Error::new(ErrorKind::Config, format!("{}: {what}", self.name))
+                .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")),
+            Absence::Gap(found) => {
+                if self.is_in_pg_wal(target).await? {
+                    return Ok(Outcome::Passed(format!(
+                        "{found}; pg_wal has a valid copy, which Postgres reads instead"
+                    )));
+                }
+                if self.name.segment().is_some_and(|name| self.arguments.accepted_gaps.contains(&name)) {
+                    let text = format!(
+                        "{found}; its absence is accepted (--accept-gap): recovery goes on as if the archive ended here"
+                    );
+                    return Ok(Outcome::Passed(text));
+                }
+                Ok(Outcome::Gap(found))
+            }
+        }
+    }
+
+    async fn prove(&self, target: &Target) -> Result<Absence> {
+        if let Some(local) = &target.local {
+            match target.cluster.identity().await {
+                Ok(found) => local.compare(&found)?,
+                // prove_absent says what a missing or damaged identity means.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        target.cluster.prove_absent(&self.name).await
+    }
+
+    /// On a standby a gap changes nothing, but somebody should know of one that stays.
+    async fn prove_for_the_log(&self, target: &Target) {
+        if !self.notes().absent(&self.name, SystemTime::now()) {
+            return;
+        }
+        let left = self.left().min(PROOF_FOR_THE_LOG);
+        self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), left, 0));
+        if let Ok(Ok(Absence::Gap(found))) = tokio::time::timeout(left, self.prove(target)).await
+            && !self.is_in_pg_wal(target).await.unwrap_or(false)
+        {
+            let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
+            program::say(super::fetch::PROGRAM, &format!("there is a gap in the archive: {found}; {cure}"));
+        }
+    }
+
+    async fn is_in_pg_wal(&self, target: &Target) -> Result<bool> {
+        let (directory, wanted) = (self.directory.clone(), target.wanted.clone());
+        tokio::task::spawn_blocking(move || gap::is_in_pg_wal(&directory, &wanted))
+            .await
+            .map_err(|cause| Error::new(ErrorKind::Bug, "cannot look into pg_wal").because(cause))
+    }
+
+    /// Where the file comes from: found once; an attempt that cannot find out leaves it to the next.
+    async fn target(&self) -> Result<&Target> {
+        if let Some(target) = self.target.get() {
+            return Ok(target);
+        }
+        let found = self.find_target().await?;
+        Ok(self.target.get_or_init(|| found))
+    }
+
+    async fn find_target(&self) -> Result<Target> {
+        let settings = match self.settings.get() {
+            Some(settings) => settings,
+            None => {
+                let read = Settings::from_process(self.arguments.config.as_deref())?;
+                self.settings.get_or_init(|| read)
+            }
+        };
+        self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
+        self.allow(0);
+        let control = self.directory.control().await?;
+        let local = control.map(|control| self.directory.identity(&control)).transpose()?;
+        let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
+        let system = match (&local, self.arguments.cluster) {
+            (Some(local), Some(asked)) if local.system_identifier != asked => {
+                let here = local.system_identifier;
+                return Err(Error::new(
+                    ErrorKind::Mismatch,
+                    format!("--cluster is {asked}, and this data directory is {here}'s"),
+                )
+                .hint("leave --cluster away: the data directory tells its cluster"));
+            }
+            (Some(local), _) => local.system_identifier,
+            (None, Some(asked)) => asked,
+            (None, None) => repository.only_cluster().await?,
+        };
+        let cluster = repository.cluster(system);
+        let segment_size = match &local {
+            Some(local) => local.wal_segment_size,
+            None => identity_of(&cluster).await?.wal_segment_size,
+        };
+        let subject = subject_of(&self.name, system, segment_size).ok_or_else(|| {
+            let text =
+                format!("{} is no name of a WAL file with segments of {} MiB", self.name, segment_size.bytes() >> 20);
+            Error::new(ErrorKind::Mismatch, text)
+        })?;
+        let wanted = Wanted { name: self.name, subject, segment_size, destination: self.arguments.path.clone() };
+        Ok(Target { cluster, identities: settings.identities.clone(), local, wanted })
+    }
+
+    /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.
+    fn spool(&self) -> Option<Spool> {
+        let setting = self.settings.get().and_then(|settings| settings.spool.as_deref());
+        Spool::find(setting, Some(self.directory.path())).unwrap_or_default()
+    }
+
+    fn notes(&self) -> &Notes {
+        self.notes.get_or_init(|| Notes::new(self.spool(), self.directory.path()))
+    }
+
+    /// Looks at what the server is doing.
+    fn look(&self) -> RecoveryMode {
+        let needs_archive = self.settings.get().is_some_and(|settings| settings.promote_needs_archive);
+        let mode = mode::detect(self.directory.path(), &self.arguments.path, needs_archive);
+        if matches!(mode, RecoveryMode::Promoting { .. }) && self.promoted.get().is_none() {
+            self.promoted.set(Some(Instant::now()));
+        }
+        self.mode.set(mode);
+        mode
+    }
+
+    /// What is left of the patience that the mode allows.
+    fn left(&self) -> Duration {
+        let patience = self.settings.get().map_or(Patience::DEFAULT, Patience::of);
+        let from = match self.mode.get() {
+            RecoveryMode::Promoting { .. } => self.promoted.get().unwrap_or(self.begun),
+            RecoveryMode::Recovery | RecoveryMode::Standby | RecoveryMode::Ending => self.begun,
+        };
+        let end = from + patience.limit(self.mode.get(), self.lately.get());
+        end.saturating_duration_since(Instant::now())
+    }
+
+    /// Sets the bounds of what follows, in which up to `bytes` bytes flow, and the leash behind them.
+    fn allow(&self, bytes: u64) {
+        let now = Instant::now();
+        let left = self.left();
+        self.limits.change(|bounds| *bounds = patience::attempt(now, left, bytes));
+        self.leash.set((now + left + patience::by_size(self.bytes()) + LAST_WORDS).into_std());
+    }
+
+    fn bytes(&self) -> u64 {
+        match self.name {
+            WalFileName::History(_) | WalFileName::BackupHistory { .. } => 0,
+            WalFileName::Segment(_) | WalFileName::Partial(_) => {
+                self.target.get().map_or(0, |target| target.wanted.segment_size.bytes())
+            }
+        }
+    }
+
+    /// Looks at the server each second while an attempt runs: where the mode changes, so do the limits. Ends when an attempt has
+    /// outlived its deadline.
+    async fn watch(&self) -> Outcome {
+        loop {
+            let before = self.mode.get();
+            if self.look() != before {
+                self.allow(self.bytes());
+            }
+            let end = self.limits.now().deadline.map(|deadline| deadline + LAST_WORDS);
+            let now = Instant::now();
+            match end {
+                Some(end) if end <= now => return Outcome::Trouble(overdue()),
+                _ => tokio::time::sleep_until(end.map_or(now + GLANCE, |end| end.min(now + GLANCE))).await,
+            }
+        }
+    }
+
+    /// Pauses, as long as the mode has patience for another attempt behind it. `false`: it has none.
+    async fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause.min(self.left() / 2);
+        loop {
+            self.look();
+            if self.left() < NOTHING_LEFT {
+                return false;
+            }
+            let now = Instant::now();
+            if until <= now {
+                return true;
+            }
+            tokio::time::sleep_until(until.min(now + GLANCE)).await;
+        }
+    }
+}
+
+/// What an attempt that hangs is given up with.
+pub(super) fn overdue() -> Error {
+    Error::new(ErrorKind::Unavailable, "it is not done after the time allowed")
+        .hint("a file or the storage does not answer (WALHALLA_RESTORE_TIMEOUT is the limit in a recovery)")
+}
+
+/// The identity of a cluster that no data directory tells of.
+async fn identity_of(cluster: &Cluster) -> Result<ClusterIdentity> {
+    cluster.identity().await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => error.with_kind(ErrorKind::Config).hint("there is no such cluster in the repository"),
+        _ => error,
+    })
+}
+
+/// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
+/// without the archive cannot be undone.
+fn is_worth_asking_again(mode: RecoveryMode, kind: ErrorKind) -> bool {
+    let is_promotion = matches!(mode, RecoveryMode::Promoting { .. });
+    match kind {
+        ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::LocalIo | ErrorKind::Protocol => true,
+        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => is_promotion,
+        ErrorKind::Gap | ErrorKind::NotFound => is_promotion,
+        ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
+    }
+}

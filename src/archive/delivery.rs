@@ -1,0 +1,99 @@
+//! One file out of the repository: asked for, verified, and only then there.
+
+use crate::codec::{self, Identities, Subject};
+use crate::durable::{self, Staged};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{SegmentSize, WalFileName};
+use crate::repo::Cluster;
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A temporary file of ours that is older than this belongs to no running call.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// What is wanted, and what its object must say to be it.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) name: WalFileName,
+    pub(super) subject: Subject,
+    pub(super) segment_size: SegmentSize,
+    /// `%p`.
+    pub(super) destination: PathBuf,
+}
+
+/// What the store says of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is at its destination, whole and verified.
+    Delivered,
+    /// There is no such key. Nothing is proven by that alone.
+    NoSuchKey,
+}
+
+/// Asks for the file with one request and, where it is there, delivers it. Only the store's own "no such key" is `NoSuchKey`.
+pub(super) async fn deliver(cluster: &Cluster, identities: &Identities, wanted: &Wanted) -> Result<Answer> {
+    let key = cluster.layout().wal(&wanted.name);
+    let object = match cluster.get(&key).await {
+        Ok(object) => object.body,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Answer::NoSuchKey),
+        Err(error) => return Err(error),
+    };
+    let place = format!("{key} in {}", cluster.storage().location());
+    let (wanted, identities) = (wanted.clone(), identities.clone());
+    tokio::task::spawn_blocking(move || write_out(&object, &identities, &wanted, &place))
+        .await
+        .map_err(|cause| Error::new(ErrorKind::Bug, "cannot deliver the file").because(cause))??;
+    Ok(Answer::Delivered)
+}
+
+/// Verifies the object and writes its plain bytes: under a temporary name, renamed when all of it is proven. Postgres syncs
+/// the file itself.
+fn write_out(object: &Bytes, identities: &Identities, wanted: &Wanted, place: &str) -> Result<()> {
+    let header = codec::header_of(object).map_err(|defect| Error::from(defect).context(place))?;
+    if header.subject != wanted.subject {
+        let (theirs, ours) = (header.subject, wanted.subject);
+        let text = format!(
+            "{place} is not the file that its key says: it holds {:?} of cluster {}, timeline {}, position {}, \
+             and {} is of cluster {}, timeline {}, position {}",
+            theirs.kind,
+            theirs.system_identifier,
+            theirs.timeline,
+            theirs.start,
+            wanted.name,
+            ours.system_identifier,
+            ours.timeline,
+            ours.start
+        );
+        return Err(Error::new(ErrorKind::Mismatch, text));
+    }
+    let is_segment = matches!(wanted.name, WalFileName::Segment(_) | WalFileName::Partial(_));
+    if is_segment && header.plain_length != wanted.segment_size.bytes() {
+        let text = format!(
+            "{place} holds {} bytes, and a segment of this cluster has {}",
+            header.plain_length,
+            wanted.segment_size.bytes()
+        );
+        return Err(Error::new(ErrorKind::Mismatch, text));
+    }
+    // Whatever is missing here, it is not the object: `NotFound` has one meaning in this room.
+    let local = |error: Error| error.with_kind(ErrorKind::LocalIo);
+    let mut staged = Staged::beside(&wanted.destination, 0o600).map_err(local)?;
+    codec::decode(object, identities, &mut staged).map_err(|error| error.context(place))?;
+    staged.publish_unsynced().map_err(local)
+}
+
+/// Removes temporary files of calls that were killed while they wrote.
+pub(super) fn sweep(destination: &Path) {
+    let Some(entries) = destination.parent().and_then(|directory| std::fs::read_dir(directory).ok()) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(durable::TEMPORARY_PREFIX));
+        let is_old = || {
+            let written = entry.metadata().ok()?.modified().ok()?;
+            Some(SystemTime::now().duration_since(written).ok()? > ABANDONED)
+        };
+        if is_ours && is_old() == Some(true) {
+            std::fs::remove_file(entry.path()).unwrap_or(()); // The next call tries again.
+        }
+    }
+}

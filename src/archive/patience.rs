@@ -1,0 +1,153 @@
+//! How long the two programs try: figures of the design, and the reasons for them.
+
+use crate::config::Settings;
+use crate::exit::RecoveryMode;
+use crate::storage::Bounds;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Without progress for this long, nothing more is expected of a request. Postgres waits for each call: from version 14 on a
+/// `DROP DATABASE` anywhere in the cluster waits for the running `archive_command` too.
+const STALL: Duration = Duration::from_secs(20);
+const CONNECT: Duration = Duration::from_secs(10);
+/// What one archive call may take in all, besides a second for each MiB.
+const ARCHIVE: Duration = Duration::from_secs(30);
+/// While the server stops: what one call may take. A fast stop costs up to six of them.
+const STOPPING: Duration = Duration::from_secs(10);
+const STOPPING_STALL: Duration = Duration::from_secs(2);
+/// A standby has another source: it must get its answer, and may stream.
+const STANDBY: Duration = Duration::from_secs(30);
+/// A standby whose archive was out of reach within the last minute.
+const STANDBY_IN_TROUBLE: Duration = Duration::from_secs(3);
+/// At the very end of a recovery the answer decides nothing any more, and the server is not yet up.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// One second for each started MiB.
+pub fn by_size(bytes: u64) -> Duration {
+    Duration::from_secs(bytes.div_ceil(1 << 20))
+}
+
+/// The bounds of a call of `walhalla-archive` that began at `begun`, with a file of this many bytes.
+///
+/// `timeout` (`WALHALLA_ARCHIVE_TIMEOUT`) replaces the whole limit; the one without progress is then the smaller of the two.
+pub fn archive(begun: Instant, bytes: u64, timeout: Option<Duration>) -> Bounds {
+    let whole = timeout.unwrap_or_else(|| ARCHIVE + by_size(bytes));
+    let stall = STALL.min(whole);
+    Bounds {
+        deadline: Some(begun + whole),
+        stall,
+        request: whole,
+        connect: CONNECT.min(stall),
+        attempts: u32::MAX, // The deadline decides.
+    }
+}
+
+/// Tightens the bounds of a call that sees its server stopping: one attempt, two seconds without progress, ten in all.
+pub fn while_stopping(bounds: &mut Bounds, now: Instant) {
+    let end = now + STOPPING;
+    bounds.deadline = Some(bounds.deadline.map_or(end, |deadline| deadline.min(end)));
+    bounds.stall = bounds.stall.min(STOPPING_STALL);
+    bounds.connect = bounds.connect.min(STOPPING_STALL);
+    bounds.request = bounds.request.min(STOPPING);
+    bounds.attempts = 1;
+}
+
+/// How long one call of `walhalla-restore` goes on asking an archive in trouble.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// `WALHALLA_RESTORE_TIMEOUT`.
+    pub recovery: Duration,
+    /// `WALHALLA_PROMOTE_TIMEOUT`.
+    pub promotion: Duration,
+}
+
+impl Patience {
+    /// As long as the settings cannot be read.
+    pub const DEFAULT: Patience = Patience { recovery: Duration::from_secs(300), promotion: Duration::from_secs(60) };
+
+    /// As configured.
+    pub fn of(settings: &Settings) -> Self {
+        Self { recovery: settings.restore_timeout, promotion: settings.promote_timeout }
+    }
+
+    /// The limit in this mode. `lately`: the archive was out of reach within the last minute.
+    pub fn limit(&self, mode: RecoveryMode, lately: bool) -> Duration {
+        match mode {
+            RecoveryMode::Recovery => self.recovery,
+            RecoveryMode::Standby if lately => STANDBY_IN_TROUBLE.min(self.recovery),
+            RecoveryMode::Standby => STANDBY.min(self.recovery),
+            RecoveryMode::Promoting { .. } => self.promotion,
+            RecoveryMode::Ending => ENDING.min(self.recovery),
+        }
+    }
+}
+
+/// The bounds of the next attempt of a restore call, of whose patience `left` is left, with a file of up to `bytes` bytes.
+///
+/// An attempt that makes no progress ends with the patience; one whose bytes flow may go on for a second per MiB behind it,
+/// or a standby behind a slow line could never fetch anything. The attempts themselves are counted by the caller, who looks
+/// at more than the storage between two of them.
+pub fn attempt(now: Instant, left: Duration, bytes: u64) -> Bounds {
+    let stall = left.clamp(Duration::from_millis(500), STALL);
+    let whole = left + by_size(bytes);
+    Bounds { deadline: Some(now + whole), stall, request: whole, connect: CONNECT.min(stall), attempts: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    const MODES: [RecoveryMode; 4] = [
+        RecoveryMode::Recovery,
+        RecoveryMode::Standby,
+        RecoveryMode::Promoting { needs_archive: false },
+        RecoveryMode::Ending,
+    ];
+
+    #[tokio::test]
+    async fn an_archive_call_has_twenty_seconds_without_progress_and_thirty_and_one_a_mebibyte_in_all() {
+        let now = Instant::now();
+        let bounds = archive(now, 16 << 20, None);
+        assert_eq!((bounds.deadline, bounds.stall, bounds.connect), (Some(now + S * 46), S * 20, S * 10));
+        assert_eq!(archive(now, 300, None).deadline, Some(now + S * 31));
+        assert_eq!(archive(now, 1 << 30, None).deadline, Some(now + S * 1054));
+        let bounds = archive(now, 16 << 20, Some(S * 5));
+        assert_eq!((bounds.deadline, bounds.stall, bounds.connect), (Some(now + S * 5), S * 5, S * 5));
+        assert_eq!(archive(now, 16 << 20, Some(S * 300)).stall, S * 20);
+    }
+
+    #[tokio::test]
+    async fn a_stopping_server_is_not_kept() {
+        let begun = Instant::now();
+        let mut bounds = archive(begun, 16 << 20, None);
+        while_stopping(&mut bounds, begun + S * 3);
+        let expected =
+            Bounds { deadline: Some(begun + S * 13), stall: S * 2, request: S * 10, connect: S * 2, attempts: 1 };
+        assert_eq!(bounds, expected);
+        let mut short = archive(begun, 16 << 20, Some(S));
+        while_stopping(&mut short, begun);
+        assert_eq!((short.deadline, short.stall), (Some(begun + S), S));
+    }
+
+    #[test]
+    fn the_limits_of_a_restore_call() {
+        let patience = Patience { recovery: S * 300, promotion: S * 60 };
+        let limits = MODES.map(|m| patience.limit(m, false));
+        assert_eq!(limits, [S * 300, S * 30, S * 60, S * 10]);
+        assert_eq!(patience.limit(RecoveryMode::Standby, true), S * 3);
+        assert_eq!(patience.limit(RecoveryMode::Recovery, true), S * 300);
+        let short = Patience { recovery: S * 2, promotion: S * 60 };
+        let limits = MODES.map(|m| short.limit(m, true));
+        assert_eq!(limits, [S * 2, S * 2, S * 60, S * 2]);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_ends_with_the_patience_unless_its_bytes_flow() {
+        let now = Instant::now();
+        let bounds = attempt(now, S * 3, 16 << 20);
+        assert_eq!((bounds.stall, bounds.connect, bounds.deadline), (S * 3, S * 3, Some(now + S * 19)));
+        assert_eq!(attempt(now, S * 300, 16 << 20).stall, S * 20);
+        assert_eq!(attempt(now, Duration::ZERO, 0).stall, Duration::from_millis(500));
+    }
+}

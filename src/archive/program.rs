@@ -1,0 +1,158 @@
+//! What `walhalla-archive` and `walhalla-restore` share: they end in time, whatever hangs or breaks inside them, and they say
+//! at most one line about it.
+//!
+//! The work runs on a thread of its own; the main thread only waits for it, on a *leash*. So neither a read that hangs in the
+//! kernel, nor a computation that does not end, nor a panic can keep the program from answering Postgres. No signal is handled:
+//! a program that Postgres ends by a signal must look like one.
+
+use std::io::Write;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How far behind its deadline a program is given up, in case that the work does not end by itself. Below the second that a
+/// program may be late.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// Until when the main thread waits for the work. The work moves it. Clones share.
+#[derive(Debug, Clone)]
+pub struct Leash(Arc<Mutex<Instant>>);
+
+impl Leash {
+    fn until(deadline: Instant) -> Self {
+        Self(Arc::new(Mutex::new(deadline)))
+    }
+
+    /// The work shall have ended by then.
+    pub fn set(&self, deadline: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    fn end(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) + GRACE
+    }
+}
+
+/// How supervised work ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended<T> {
+    /// With this result.
+    Done(T),
+    /// By a panic; the hook has printed it.
+    Panicked,
+    /// Not at all, within its time.
+    Overdue,
+}
+
+/// Runs `work` on its own thread, in a current-thread runtime, until it ends or its leash does. It starts with `first` from now.
+pub fn supervise<T, F>(first: Duration, work: impl FnOnce(Leash) -> F + Send + 'static) -> Ended<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let leash = Leash::until(Instant::now() + first);
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let theirs = leash.clone();
+    let spawned = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return; // Without a sender the receiver learns of it.
+        };
+        let result = runtime.block_on(work(theirs));
+        // The receiver may have gone: then nobody waits for the result any more.
+        drop(sender.send(result));
+        // A blocking task may hang for ever; nobody waits for it.
+        runtime.shutdown_background();
+    });
+    if spawned.is_err() {
+        return Ended::Panicked;
+    }
+    loop {
+        let left = leash.end().saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left.min(Duration::from_millis(250))) {
+            Ok(result) => return Ended::Done(result),
+            Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
+            Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ended::Overdue,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// From now on a panic prints one line, which asks to be reported, and no backtrace.
+pub fn one_line_panics(program: &'static str) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic
+            .payload()
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.payload().downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+        say(program, &format!("internal error: {}{place}; this is a bug, please report it", text.replace('\n', " ")));
+    }));
+}
+
+/// Prints one line to stderr, which is the server's log. If that cannot be written, there is nobody left to tell.
+pub fn say(program: &str, line: &str) {
+    let line = format!("{program}: {line}\n");
+    drop(std::io::stderr().lock().write_all(line.as_bytes()));
+}
+
+/// What `--version` prints.
+pub fn version(program: &str) -> String {
+    format!("{program} (Walhalla) {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// Prints text that was asked for (`--help`, `--version`) to stdout.
+pub fn show(text: &str) {
+    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_ends_is_done() {
+        assert_eq!(supervise(Duration::from_secs(10), |_| async { 7 }), Ended::Done(7));
+    }
+
+    #[test]
+    fn a_panic_is_told_from_a_result() {
+        let ended = supervise(Duration::from_secs(10), |_| async {
+            if true {
+                panic!("on purpose")
+            }
+        });
+        assert_eq!(ended, Ended::Panicked);
+    }
+
+    #[test]
+    fn work_that_blocks_its_thread_is_given_up_within_a_second_of_its_deadline() {
+        let begun = Instant::now();
+        let ended = supervise(Duration::from_millis(100), |_| async { std::thread::sleep(Duration::from_secs(30)) });
+        assert_eq!(ended, Ended::Overdue);
+        assert!(begun.elapsed() >= Duration::from_millis(100) && begun.elapsed() < Duration::from_millis(1100));
+    }
+
+    #[test]
+    fn work_that_leaves_a_hanging_task_behind_ends_at_once() {
+        let begun = Instant::now();
+        let ended = supervise(Duration::from_secs(20), |_| async {
+            drop(tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(15))));
+            1
+        });
+        assert_eq!(ended, Ended::Done(1));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_leash_is_moved_by_the_work() {
+        let begun = Instant::now();
+        let ended = supervise(Duration::from_secs(3600), |leash| async move {
+            leash.set(Instant::now());
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(ended, Ended::Overdue);
+        assert!(begun.elapsed() < Duration::from_millis(1500));
+    }
+}

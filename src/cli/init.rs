@@ -1,0 +1,186 @@
+//! `walhalla init`: the storage proven, the identity written, the lines for postgresql.conf printed.
+
+use super::{args, open, show};
+use crate::archive::data_directory::DataDirectory;
+use crate::config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{PgMajor, SegmentSize};
+use crate::repo::identity::FORMAT;
+use crate::repo::{Cluster, ClusterIdentity};
+use crate::storage::Capabilities;
+use crate::wire::{ConnectOptions, Connection, Mode};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where a server lets its programs be found, whatever its PATH is.
+const USUAL_PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin"];
+
+pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
+    let opened = open::open(config)?;
+    if let Some(file) = &verb.write_config {
+        refuse_existing(file)?;
+    }
+    let (identity, directory) = find_identity(&verb).await?;
+    let cluster = opened.repository.cluster(identity.system_identifier);
+    let capabilities = prove(&cluster).await?;
+    let was_there = cluster.identity().await.is_ok();
+    cluster.ensure_identity(&identity).await?;
+    show::line(&format!("storage  {}", cluster.storage().location()));
+    for line in explain(capabilities) {
+        show::line(&format!("         {line}"));
+    }
+    show::line(&format!(
+        "cluster  {}, Postgres {}, segments of {}: identity {}",
+        identity.system_identifier,
+        identity.postgres_major,
+        show::bytes(identity.wal_segment_size.bytes()),
+        if was_there { "was there" } else { "written" },
+    ));
+    if let Some(file) = &verb.write_config {
+        write_config(config, file, directory.as_deref())?;
+        show::line(&format!("config   {} written", file.display()));
+    }
+    print_lines(config, &verb);
+    Ok(())
+}
+
+/// Tries everything that archiving and restoring will need: create, read, list, and what the endpoint makes of conditions.
+async fn prove(cluster: &Cluster) -> Result<Capabilities> {
+    let capabilities = cluster.probe().await?;
+    cluster.timelines().await.map_err(|error| error.context("cannot list what is archived"))?;
+    Ok(capabilities)
+}
+
+fn explain(capabilities: Capabilities) -> [&'static str; 4] {
+    let say = |shown: bool, good: &'static str, bad: &'static str| if shown { good } else { bad };
+    [
+        "stores, reads back, lists",
+        say(
+            capabilities.create_only,
+            "refuses to create what exists",
+            "does NOT refuse to create what exists: every file is stored by the claim protocol (five requests instead of one)",
+        ),
+        say(
+            capabilities.verifies_integrity,
+            "refuses bytes that were damaged on the way",
+            "does NOT refuse damaged bytes: every file is read back",
+        ),
+        say(
+            capabilities.if_match,
+            "replaces an object only if it is the one that was read",
+            "does NOT replace conditionally: an object damaged in the storage must be deleted by you before its name is free",
+        ),
+    ]
+}
+
+/// The cluster's identity, and its data directory where that can be read.
+async fn find_identity(verb: &args::Init) -> Result<(ClusterIdentity, Option<PathBuf>)> {
+    let environment = std::env::var_os("PGDATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let here = Path::new("global/pg_control").exists().then(|| PathBuf::from("."));
+    let directory = match (&verb.data_directory, &verb.server.dsn) {
+        (Some(directory), _) => Some(directory.clone()),
+        (None, Some(_)) => None,
+        (None, None) => here.or(environment),
+    };
+    let Some(path) = directory else {
+        return ask_server(verb).await.map(|identity| (identity, None));
+    };
+    let directory = DataDirectory::at(&path);
+    let control = directory.control().await?.ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("{} is no data directory: it has no global/pg_control", path.display()))
+            .hint("name the cluster's data directory with --data-directory, or its server with --dsn")
+    })?;
+    Ok((directory.identity(&control)?, Some(path)))
+}
+
+async fn ask_server(verb: &args::Init) -> Result<ClusterIdentity> {
+    let options = ConnectOptions::from_environment(verb.server.dsn.as_deref())?;
+    let mut connection = Connection::connect(&options, Mode::Replication).await.map_err(|error| {
+        let advice = error.advice().map(str::to_owned);
+        let error = error.context("cannot learn which cluster this is");
+        error.hint(
+            advice.unwrap_or_else(|| "name its data directory with --data-directory, or its server with --dsn".into()),
+        )
+    })?;
+    let system = connection.identify_system().await?;
+    let version = connection.show("server_version_num").await?;
+    let version = version.parse().map_err(|error: std::num::ParseIntError| {
+        Error::new(ErrorKind::Protocol, format!("server_version_num is {version:?}")).because(error)
+    })?;
+    let size = connection.show("wal_segment_size").await?;
+    Ok(ClusterIdentity {
+        format: FORMAT,
+        system_identifier: system.system,
+        postgres_major: PgMajor::from_version_num(version),
+        wal_segment_size: SegmentSize::from_setting(&size)
+            .map_err(|error| Error::new(ErrorKind::Protocol, "wal_segment_size").because(error))?,
+    })
+}
+
+fn refuse_existing(file: &Path) -> Result<()> {
+    match file.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::local("look at", file, error)),
+        Ok(_) => Err(Error::new(ErrorKind::Config, format!("{} exists and is not written over", file.display()))
+            .hint("edit it, or name another file after --write-config")),
+    }
+}
+
+/// 0640, and the group of the server's user, who must read it; nobody else may: it can hold secrets.
+fn write_config(config: Option<&Path>, file: &Path, directory: Option<&Path>) -> Result<()> {
+    let text = config::to_toml(config, &|name| std::env::var_os(name))?;
+    let failed = |error| Error::local("write", file, error);
+    let mut handle = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(file).map_err(failed)?;
+    let filled = handle.write_all(text.as_bytes()).and_then(|()| match group(directory) {
+        Some(group) => std::os::unix::fs::fchown(&handle, None, Some(group)),
+        None => Ok(()),
+    });
+    let durable = filled.and_then(|()| handle.sync_all());
+    if let Err(error) = durable {
+        drop(std::fs::remove_file(file));
+        return Err(failed(error));
+    }
+    crate::durable::sync_directory(
+        file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    )
+}
+
+/// The group of the data directory's owner; where that is not at hand, of the account `postgres`. `None`: leave ours.
+fn group(directory: Option<&Path>) -> Option<u32> {
+    let group = match directory {
+        Some(directory) => std::fs::metadata(directory).ok().map(|metadata| metadata.gid()),
+        None => crate::account::Account::named("postgres").map(|account| account.gid),
+    };
+    group.filter(|group| rustix::process::getegid().as_raw() != *group)
+}
+
+fn print_lines(config: Option<&Path>, verb: &args::Init) {
+    let file = verb.write_config.as_deref().or(config);
+    let option = match file {
+        Some(file) if file != Path::new(config::DEFAULT_FILE) => {
+            let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+            format!("--config {} ", absolute.display())
+        }
+        _ => String::new(),
+    };
+    show::line("\nPut these lines into postgresql.conf, and restart the server once (archive_mode needs it):\n");
+    show::line("archive_mode = on");
+    show::line(&format!("archive_command = '{} {option}%p'", program("walhalla-archive")));
+    show::line(&format!("restore_command = '{} {option}%f %p'", program("walhalla-restore")));
+    if !Path::new(config::DEFAULT_FILE).exists() && file.is_none() {
+        show::note(
+            "\nnote: a server that already runs does not see this environment; --write-config puts what it says into /etc/walhalla.toml",
+        );
+    }
+}
+
+/// The program's bare name where every server finds it, else where it lies.
+fn program(name: &str) -> String {
+    let usual = USUAL_PLACES.iter().any(|place| Path::new(place).join(name).is_file());
+    let beside = std::env::current_exe().map(|own| own.with_file_name(name)).ok().filter(|path| path.is_file());
+    match beside {
+        Some(path) if !usual => path.display().to_string(),
+        _ => name.to_owned(),
+    }
+}

@@ -1,0 +1,199 @@
+//! Timelines: the way a timeline came, and which one to follow.
+
+use super::request::TargetTimeline;
+use crate::pg::{Lsn, SegmentSize, TimelineId};
+use crate::repo::Manifest;
+use std::collections::BTreeMap;
+
+/// A stretch of a timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Where it branched off its parent; 0 for the first.
+    pub begin: Lsn,
+    /// Where the next one branched off it; none for the last.
+    pub end: Option<Lsn>,
+}
+
+/// A timeline with its ancestors, oldest first: the way replay takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lineage {
+    timeline: TimelineId,
+    ancestors: Vec<Step>,
+    begin: Lsn,
+}
+
+impl Lineage {
+    /// The lineage of a timeline whose history file has these lines: parent, and where it was left; oldest first.
+    pub(super) fn new(timeline: TimelineId, lines: impl IntoIterator<Item = (TimelineId, Lsn)>) -> Self {
+        let mut begin = Lsn(0);
+        let mut ancestors = Vec::new();
+        for (parent, left) in lines {
+            ancestors.push(Step { timeline: parent, begin, end: Some(left) });
+            begin = left;
+        }
+        Self { timeline, ancestors, begin }
+    }
+
+    /// The lineage of the first timeline.
+    pub(super) fn first() -> Self {
+        Self::new(TimelineId::FIRST, [])
+    }
+
+    /// The timeline it leads to.
+    pub(super) fn timeline(&self) -> TimelineId {
+        self.timeline
+    }
+
+    /// All its steps, oldest first.
+    pub(super) fn steps(&self) -> impl DoubleEndedIterator<Item = Step> + '_ {
+        let last = Step { timeline: self.timeline, begin: self.begin, end: None };
+        self.ancestors.iter().copied().chain([last])
+    }
+
+    /// The timelines before the last, oldest first, each with where it was left.
+    pub(super) fn parents(&self) -> &[Step] {
+        &self.ancestors
+    }
+
+    fn step(&self, timeline: TimelineId) -> Option<Step> {
+        self.steps().find(|step| step.timeline == timeline)
+    }
+
+    /// Whether replay along this lineage can begin at this backup: it starts and ends on it, before it was left.
+    pub(super) fn covers(&self, backup: &Manifest) -> bool {
+        let starts = self
+            .step(backup.start_timeline)
+            .is_some_and(|step| step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end));
+        let ends = self
+            .step(backup.end_timeline)
+            .is_some_and(|step| step.begin <= backup.end_lsn && step.end.is_none_or(|end| backup.end_lsn <= end));
+        starts && ends
+    }
+
+    /// The timeline under which recovery reads the segment of this number: the newest that has begun in it.
+    pub(super) fn timeline_of(&self, number: u64, size: SegmentSize) -> TimelineId {
+        self.steps()
+            .rev()
+            .find(|step| step.begin.0 / size.bytes() <= number)
+            .map_or(self.timeline, |step| step.timeline)
+    }
+}
+
+/// All lineages that the archive's history files tell of, by timeline.
+pub(super) type Lineages = BTreeMap<TimelineId, Lineage>;
+
+/// Which timeline to follow from a backup, or why there is none.
+pub(super) fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineages) -> Option<&'a Lineage> {
+    match asked {
+        TargetTimeline::Current => lineages.get(&backup.end_timeline).filter(|lineage| lineage.covers(backup)),
+        TargetTimeline::Number(timeline) => lineages.get(&timeline).filter(|lineage| lineage.covers(backup)),
+        TargetTimeline::Latest => lineages.values().rev().find(|lineage| lineage.covers(backup)),
+    }
+}
+
+/// The value of `recovery_target_timeline`, and what to tell the operator about it.
+///
+/// `latest` stays `latest` only where Postgres' own search is bound to find the same: it tries one number after the other and
+/// stops at the first without a history file, and takes the highest, related or not. Else the number is written (F5).
+pub(super) fn setting(
+    asked: TargetTimeline,
+    chosen: &Lineage,
+    backup: &Manifest,
+    lineages: &Lineages,
+) -> (String, Option<String>) {
+    let number = chosen.timeline().to_string();
+    match asked {
+        TargetTimeline::Current => return ("current".into(), None),
+        TargetTimeline::Number(_) => return (number, None),
+        TargetTimeline::Latest => {}
+    }
+    let mut found = backup.end_timeline;
+    while let Some(next) =
+        found.get().checked_add(1).and_then(TimelineId::new).filter(|next| lineages.contains_key(next))
+    {
+        found = next;
+    }
+    let others = branches_beside(chosen, backup, lineages);
+    if found == chosen.timeline() && others.is_empty() {
+        return ("latest".into(), None);
+    }
+    let note = if others.is_empty() {
+        format!("timeline {number} is followed by its number: searching for the latest would end at timeline {found}")
+    } else {
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        format!(
+            "timeline {number} is followed, the newest; from this backup one could also follow timeline {} (--target-timeline)",
+            others.join(" or ")
+        )
+    };
+    (number, Some(note))
+}
+
+/// Ends of other branches that the backup could follow as well.
+fn branches_beside(chosen: &Lineage, backup: &Manifest, lineages: &Lineages) -> Vec<TimelineId> {
+    let is_ancestor =
+        |timeline| lineages.values().any(|other| other.parents().iter().any(|step| step.timeline == timeline));
+    lineages
+        .values()
+        .filter(|other| other.timeline() != chosen.timeline() && other.covers(backup))
+        .map(Lineage::timeline)
+        .filter(|timeline| !is_ancestor(*timeline))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{backup, lsn, tli};
+    use super::*;
+
+    fn lineages(histories: &[(u32, &[(u32, &str)])]) -> Lineages {
+        let mut all = Lineages::from([(TimelineId::FIRST, Lineage::first())]);
+        for (timeline, lines) in histories {
+            let lines = lines.iter().map(|(parent, left)| (tli(*parent), lsn(left)));
+            all.insert(tli(*timeline), Lineage::new(tli(*timeline), lines));
+        }
+        all
+    }
+
+    #[test]
+    fn the_newest_timeline_that_has_begun_names_the_segment() {
+        let all = lineages(&[(3, &[(1, "0/3500000"), (2, "0/3600000")])]);
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let lineage = &all[&tli(3)];
+        let named: Vec<u32> = [0x34, 0x35, 0x36, 0x37].map(|n| lineage.timeline_of(n, size).get()).to_vec();
+        assert_eq!(named, [1, 2, 3, 3]);
+    }
+
+    #[test]
+    fn a_backup_beyond_the_branch_is_not_covered() {
+        let all = lineages(&[(2, &[(1, "0/5000000")])]);
+        let before = backup("a", 1, "0/3000028", "0/3000100");
+        let across = backup("b", 1, "0/4000028", "0/5000100");
+        assert_eq!(follow(TargetTimeline::Latest, &before, &all).unwrap().timeline(), tli(2));
+        assert_eq!(follow(TargetTimeline::Latest, &across, &all).unwrap().timeline(), tli(1));
+        assert_eq!(follow(TargetTimeline::Number(tli(2)), &across, &all), None);
+        assert_eq!(follow(TargetTimeline::Current, &before, &all).unwrap().timeline(), tli(1));
+    }
+
+    #[test]
+    fn latest_is_written_only_where_it_cannot_go_wrong() {
+        let backup = backup("a", 1, "0/3000028", "0/3000100");
+        let setting_of = |all: &Lineages| {
+            let chosen = follow(TargetTimeline::Latest, &backup, all).unwrap();
+            setting(TargetTimeline::Latest, chosen, &backup, all)
+        };
+        assert_eq!(setting_of(&lineages(&[])), ("latest".into(), None));
+        assert_eq!(setting_of(&lineages(&[(2, &[(1, "0/5000000")])])), ("latest".into(), None));
+        // A hole in the numbers stops Postgres' search.
+        let (written, note) = setting_of(&lineages(&[(3, &[(1, "0/5000000")])]));
+        assert!(written == "3" && note.unwrap().contains("end at timeline 1"));
+        // A copy was promoted with archiving on: two branches.
+        let (written, note) = setting_of(&lineages(&[(2, &[(1, "0/5000000")]), (3, &[(1, "0/6000000")])]));
+        assert!(written == "3" && note.unwrap().contains("timeline 2"));
+        // An unrelated newest timeline: Postgres would refuse to start.
+        let (written, _) = setting_of(&lineages(&[(2, &[(1, "0/5000000")]), (3, &[(1, "0/2000000")])]));
+        assert_eq!(written, "2");
+    }
+}

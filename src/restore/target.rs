@@ -1,0 +1,173 @@
+//! Whether the target can be reached: the histories, and what the end of the WAL says about it (requirement K1).
+
+use super::chain::Chain;
+use super::checks::gap;
+use super::fetch::Source;
+use super::lineage::{Lineage, Lineages};
+use super::plan::Window;
+use super::reach;
+use super::request::{RecoveryTarget, RestoreRequest};
+use super::time::TargetTime;
+use crate::codec::{self, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{Lsn, TimelineId, WalFileName, history::TimelineHistory};
+use crate::repo::Manifest;
+use std::collections::BTreeSet;
+
+/// What the history files of the archive tell.
+#[derive(Debug, Default)]
+pub(super) struct Histories {
+    /// The lineage of each timeline whose history is there; the first timeline needs none.
+    pub lineages: Lineages,
+}
+
+/// Reads the history file of every timeline that the archive or a backup knows.
+pub(super) async fn histories(source: &Source, backups: &[Manifest]) -> Result<Histories> {
+    let mut timelines: BTreeSet<TimelineId> = source.cluster.timelines().await?.into_iter().collect();
+    timelines.extend(backups.iter().map(|backup| backup.end_timeline));
+    let mut histories = Histories::default();
+    histories.lineages.insert(TimelineId::FIRST, Lineage::first());
+    for timeline in timelines.into_iter().filter(|timeline| *timeline != TimelineId::FIRST) {
+        if let Some(lineage) = history(source, timeline).await? {
+            histories.lineages.insert(timeline, lineage);
+        }
+    }
+    Ok(histories)
+}
+
+async fn history(source: &Source, timeline: TimelineId) -> Result<Option<Lineage>> {
+    let key = source.cluster.layout().wal(&WalFileName::History(timeline));
+    let object = match source.cluster.get(&key).await {
+        Ok(object) => object,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gap) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let read = || {
+        let (header, plain) = codec::plain_of(&object.body, &source.identities)?;
+        super::fetch::must_belong(&header, Kind::Wal, source.cluster.layout().system())?;
+        TimelineHistory::parse(timeline, &plain).map_err(|error| Error::new(ErrorKind::Corrupt, error.to_string()))
+    };
+    let history = read().map_err(|error| error.context(&key))?;
+    let lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
+    Ok(Some(Lineage::new(timeline, lines)))
+}
+
+/// Refuses a target that replay would never come to: Postgres would replay everything and then stop with "recovery ended before
+/// configured recovery target was reached".
+pub(super) async fn must_be_reachable(
+    source: &Source,
+    request: &RestoreRequest,
+    backup: &Manifest,
+    chain: &Chain,
+    window: &Window,
+) -> Result<Option<String>> {
+    match &request.target {
+        RecoveryTarget::Time(time) => time_is_reached(*time, request, chain, window),
+        RecoveryTarget::Lsn(lsn) => {
+            let last = reach::last_record(source, backup, chain).await?;
+            position_is_reached(*lsn, chain, last).map(|()| None)
+        }
+        RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Name(_) | RecoveryTarget::Xid(_) => {
+            Ok(None)
+        }
+    }
+}
+
+/// A time is reached when a transaction ended behind it (at it, where it is excluded).
+fn time_is_reached(
+    time: TargetTime,
+    request: &RestoreRequest,
+    chain: &Chain,
+    window: &Window,
+) -> Result<Option<String>> {
+    let Some(last) = window.until else {
+        return Ok(Some(format!(
+            "the last segments of the archive hold no commit: whether {time} is reached could not be checked"
+        )));
+    };
+    if last.time > time || (!request.inclusive && last.time == time) {
+        return Ok(None);
+    }
+    if let Some(gap) = gap(chain, &format!("{time} cannot be reached")) {
+        return Err(gap);
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!(
+            "{time} cannot be reached: the last transaction in the archive ended at {}, at {}",
+            last.time, last.lsn
+        ),
+    )
+    .hint(format!(
+        "leave --target-time out to restore all there is; one can restore to any time from {} to before {}",
+        window.from, last.time
+    )))
+}
+
+/// A position is reached when a record begins at it or behind it.
+fn position_is_reached(lsn: Lsn, chain: &Chain, last_record: Option<Lsn>) -> Result<()> {
+    let last = last_record.unwrap_or(chain.end);
+    if lsn <= last {
+        return Ok(());
+    }
+    if let Some(gap) = gap(chain, &format!("position {lsn} cannot be reached")) {
+        return Err(gap);
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("position {lsn} cannot be reached: the last record in the archive begins at {last}"),
+    )
+    .hint("leave --target-lsn out to restore all there is"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::Hole;
+    use super::super::testing::{lsn, names};
+    use super::*;
+
+    fn chain(hole: bool) -> Chain {
+        let [first, missing, next] =
+            names(&["000000010000000000000003", "000000010000000000000004", "000000010000000000000005"])
+                .try_into()
+                .unwrap();
+        Chain {
+            first,
+            segments: 1,
+            last: Some(first),
+            end: lsn("0/4000000"),
+            hole: hole.then_some(Hole { missing, next }),
+        }
+    }
+
+    fn window(until: Option<&str>) -> Window {
+        let until = until.map(|time| reach::Commit { time: time.parse().unwrap(), lsn: lsn("0/3000200") });
+        Window { from: "2026-11-23T17:00:30Z".into(), until, end: lsn("0/4000000") }
+    }
+
+    #[test]
+    fn a_time_behind_the_last_commit_is_not_reached() {
+        let check = |time: &str, inclusive, hole, until| {
+            let request = RestoreRequest { inclusive, ..RestoreRequest::new("/d") };
+            time_is_reached(time.parse().unwrap(), &request, &chain(hole), &window(until))
+        };
+        let last = Some("2026-11-23 17:05:00Z");
+        assert_eq!(check("2026-11-23 17:04:59Z", true, false, last).unwrap(), None);
+        assert_eq!(check("2026-11-23 17:05:00Z", false, false, last).unwrap(), None);
+        let error = check("2026-11-23 17:05:00Z", true, false, last).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("from 2026-11-23T17:00:30Z to before 2026-11-23 17:05:00 UTC"), "{error}");
+        let error = check("2026-11-23 17:06:00Z", true, true, last).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Gap);
+        assert!(check("2026-11-23 17:06:00Z", true, false, None).unwrap().unwrap().contains("could not be checked"));
+    }
+
+    #[test]
+    fn a_position_behind_the_last_record_is_not_reached() {
+        position_is_reached(lsn("0/3000300"), &chain(false), Some(lsn("0/3000300"))).unwrap();
+        let error = position_is_reached(lsn("0/3000301"), &chain(false), Some(lsn("0/3000300"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let error = position_is_reached(lsn("0/5000000"), &chain(true), Some(lsn("0/3000300"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Gap);
+    }
+}

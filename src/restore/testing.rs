@@ -1,0 +1,58 @@
+//! What this room's unit tests share.
+
+use crate::pg::{Lsn, PgMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
+use crate::repo::Manifest;
+use crate::repo::manifest::NeededWal;
+use std::collections::BTreeMap;
+
+pub(super) fn tli(number: u32) -> TimelineId {
+    TimelineId::new(number).unwrap()
+}
+
+pub(super) fn lsn(text: &str) -> Lsn {
+    text.parse().unwrap()
+}
+
+pub(super) fn names(texts: &[&str]) -> Vec<SegmentName> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// A whole backup on one timeline; `letter` makes its id, and the minute at which it ended (`a`: 00, `b`: 01 …).
+pub(super) fn backup(letter: &str, timeline: u32, start: &str, end: &str) -> Manifest {
+    let (timeline, start_lsn, end_lsn) = (tli(timeline), lsn(start), lsn(end));
+    let size = SegmentSize::DEFAULT;
+    let mut wal = vec![SegmentName::at(timeline, start_lsn, size)];
+    while *wal.last().unwrap() < SegmentName::at(timeline, Lsn(end_lsn.0 - 1), size) {
+        wal.push(wal.last().unwrap().next(size).unwrap());
+    }
+    let minute = letter.as_bytes()[0] - b'a';
+    Manifest {
+        format: Manifest::FORMAT,
+        id: format!("20261123T17{minute:02}00Z-00000{letter}").parse().unwrap(),
+        system_identifier: SystemIdentifier(7),
+        postgres_major: PgMajor(15),
+        server_version_num: 150_018,
+        wal_segment_size: size,
+        parent: None,
+        label: "test".into(),
+        from_standby: false,
+        started_at: format!("2026-11-23T17:{minute:02}:00Z"),
+        finished_at: format!("2026-11-23T17:{minute:02}:30Z"),
+        start_lsn,
+        start_timeline: timeline,
+        end_lsn,
+        end_timeline: timeline,
+        wal: wal.into_iter().map(|name| NeededWal { name, own: false }).collect(),
+        archives: Vec::new(),
+        index: Vec::new(),
+        pg_manifest: Vec::new(),
+        encrypted: false,
+        damaged: Vec::new(),
+        outside: BTreeMap::new(),
+        server_settings: BTreeMap::new(),
+        files: 0,
+        tar_bytes: 0,
+        stored_bytes: 0,
+        written_by: "walhalla test".into(),
+    }
+}

@@ -1,0 +1,170 @@
+//! The exit-code table of `walhalla-restore`, cell by cell, with the files by which a server shows what it is doing. What real
+//! servers make of the answers is tested in `recovery`.
+
+use super::bench::{Answer, Bench, SEGMENT, segment, segment_name};
+use crate::support::fake_s3::{Answer as Says, FakeS3, Fault, Right};
+use std::time::Duration;
+
+/// The columns: what is there, and what was configured.
+const COLUMNS: [(&str, &[&str], &str); 5] = [
+    ("recovery", &["recovery.signal"], "off"),
+    ("standby", &["standby.signal"], "off"),
+    ("promotion", &["standby.signal", "promote"], "off"),
+    ("promotion that needs the archive", &["standby.signal", "promote"], "on"),
+    ("recovery is ending", &[], "off"),
+];
+
+const ONLY_PROOFS_FIND: [&str; 4] = ["gap", "another cluster", "newer version", "cannot prove"];
+
+/// A store with segments 1 to 3 of a cluster, and the cluster in this column.
+fn stocked(column: usize) -> (FakeS3, Bench) {
+    let (s3, bench) = Bench::stocked();
+    let (_, files, needs) = COLUMNS[column];
+    for file in files {
+        bench.write(file, "");
+    }
+    let bench = bench
+        .with("WALHALLA_RESTORE_TIMEOUT", "1s")
+        .with("WALHALLA_PROMOTE_TIMEOUT", "1s")
+        .with("WALHALLA_PROMOTE_NEEDS_ARCHIVE", needs);
+    (s3, bench)
+}
+
+/// One row in all columns, each on its own store: `trouble` makes it, `ask` asks.
+#[track_caller]
+fn row(statuses: [i32; 5], said: &str, trouble: impl Fn(&mut FakeS3, &Bench) + Sync, name: &str) {
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..COLUMNS.len())
+            .map(|column| {
+                let trouble = &trouble;
+                scope.spawn(move || {
+                    let (mut s3, bench) = stocked(column);
+                    trouble(&mut s3, &bench);
+                    let answer = bench.fetch(name);
+                    let delivered = bench.pg_wal().iter().any(|file| file.starts_with("RECOVERY"));
+                    assert_eq!(delivered, answer.status == 0, "{answer:?}");
+                    assert!(!bench.pg_wal().iter().any(|file| file.starts_with('.')), "nothing temporary is left");
+                    answer
+                })
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    for ((answer, status), (column, ..)) in answers.iter().zip(statuses).zip(COLUMNS) {
+        assert_eq!(answer.status, status, "{column}: {answer:?}");
+        assert!(answer.stderr.lines().count() <= 1, "{column}: {answer:?}");
+        assert!(answer.took < Duration::from_secs(4), "{column}: {answer:?}");
+        // A standby asks every few seconds, and with one GET: what only the proof finds is worth a line every five minutes there.
+        let may_be_silent = column == "standby" && answer.stderr.is_empty() && ONLY_PROOFS_FIND.contains(&said);
+        assert!(may_be_silent || answer.stderr.contains(said), "{column}: {said:?} is not in {answer:?}");
+    }
+}
+
+#[test]
+fn delivered() {
+    row([0; 5], "", |_, _| (), &segment_name(2));
+}
+
+#[test]
+fn proven_absent() {
+    row([1; 5], "", |_, _| (), &segment_name(4));
+    row([1; 5], "", |_, _| (), "00000002.history");
+}
+
+#[test]
+fn a_gap_that_stays() {
+    row([206, 1, 1, 206, 1], "gap", |s3, bench| s3.remove(&bench.key(&segment_name(2))), &segment_name(2));
+    // A history that is missing while its timeline is there.
+    let other_timeline = |s3: &mut FakeS3, bench: &Bench| {
+        bench.write("pg_wal/000000020000000000000004", segment(4));
+        bench.archive(&["pg_wal/000000020000000000000004"]).expect_silent_success();
+        s3.forget_requests();
+    };
+    row([206, 1, 1, 206, 1], "gap", other_timeline, "00000002.history");
+}
+
+#[test]
+fn a_delete_marker_is_a_gap() {
+    let deleted = |s3: &mut FakeS3, bench: &Bench| {
+        s3.personality(|p| p.versioned = true);
+        s3.remove(&bench.key(&segment_name(3)));
+    };
+    row([206, 1, 1, 206, 1], "gap", deleted, &segment_name(3));
+}
+
+#[test]
+fn out_of_reach() {
+    for name in [&segment_name(2), &segment_name(4), "00000002.history"] {
+        row([202, 1, 1, 202, 1], "cannot fetch", |s3, _| s3.down(), name);
+    }
+}
+
+#[test]
+fn throttled_or_broken() {
+    for says in [Says::slow_down, Says::internal_error, Says::bad_gateway, Says::captive_portal] {
+        row([202, 1, 1, 202, 1], "cannot fetch", move |s3, _| s3.fault(Fault::new(says())), &segment_name(4));
+    }
+}
+
+#[test]
+fn refused() {
+    let denied = |s3: &mut FakeS3, _: &Bench| s3.personality(|p| p.denied = vec![(Right::Get, String::new())]);
+    row([201, 1, 1, 201, 1], "cannot fetch", denied, &segment_name(2));
+    // Without the right to list, a missing key answers 403.
+    let unlisted = |s3: &mut FakeS3, _: &Bench| s3.personality(|p| p.denied = vec![(Right::List, String::new())]);
+    row([201, 1, 1, 201, 1], "cannot fetch", unlisted, &segment_name(4));
+}
+
+#[test]
+fn damaged_or_foreign() {
+    let empty = |s3: &mut FakeS3, bench: &Bench| s3.insert(&bench.key(&segment_name(2)), "");
+    row([203, 1, 1, 203, 1], "the object is empty", empty, &segment_name(2));
+    let bit = |s3: &mut FakeS3, bench: &Bench| {
+        s3.damage(&bench.key(&segment_name(2)), |body| *body.last_mut().unwrap() ^= 1);
+    };
+    row([203, 1, 1, 203, 1], "damaged", bit, &segment_name(2));
+    let cut = |s3: &mut FakeS3, bench: &Bench| s3.damage(&bench.key(&segment_name(2)), |body| body.truncate(200));
+    row([203, 1, 1, 203, 1], "cannot fetch", cut, &segment_name(2));
+    let swapped = |s3: &mut FakeS3, bench: &Bench| {
+        let third = s3.object(&bench.key(&segment_name(3))).unwrap().body;
+        s3.insert(&bench.key(&segment_name(2)), third);
+    };
+    row([204, 1, 1, 204, 1], "is not the file that its key says", swapped, &segment_name(2));
+    // At the end of the archive: not "absent", but not proven.
+    let identity = |s3: &mut FakeS3, bench: &Bench| {
+        let text = format!(
+            "{{\"format\":1,\"system_identifier\":\"{}\",\"postgres_major\":16,\"wal_segment_size\":{SEGMENT}}}\n",
+            bench.system()
+        );
+        s3.insert(&format!("cluster/{}/cluster.json", bench.system()), text);
+    };
+    row([204, 1, 1, 204, 1], "another cluster", identity, &segment_name(4));
+}
+
+#[test]
+fn not_proven() {
+    let feature = |s3: &mut FakeS3, bench: &Bench| s3.insert(&format!("cluster/{}/feature/later", bench.system()), "");
+    row([200, 1, 1, 200, 1], "newer version", feature, &segment_name(4));
+    let no_identity = |s3: &mut FakeS3, bench: &Bench| s3.remove(&format!("cluster/{}/cluster.json", bench.system()));
+    row([200, 1, 1, 200, 1], "cannot prove", no_identity, &segment_name(4));
+    let no_bucket = |s3: &mut FakeS3, _: &Bench| s3.personality(|p| p.no_such_bucket = true);
+    row([200, 1, 1, 200, 1], "NoSuchBucket", no_bucket, &segment_name(4));
+}
+
+#[test]
+fn wrong_settings_and_arguments() {
+    for (column, (_, files, _)) in COLUMNS.iter().enumerate() {
+        // The setting that says that a promotion needs the archive cannot be read either.
+        let status = if column == 0 { 200 } else { 1 };
+        let bench = Bench::on_directory().with("WALHALLA_PROMOTE_TIMEOUT", "1s").with("WALHALLA_STORAGE", "nonsense");
+        bench.write("postmaster.pid", "1\n");
+        for file in *files {
+            bench.write(file, "");
+        }
+        if column != 2 && column != 3 {
+            bench.fetch(&segment_name(1)).expect(status, &["WALHALLA_STORAGE"]);
+        }
+        bench.restore(&["pg_wal/RECOVERYXLOG"]).expect(status, &["wrong arguments", "restore_command = "]);
+        bench.restore(&["nonsense", "pg_wal/RECOVERYXLOG"]).expect(status, &["wrong arguments", "nonsense"]);
+    }
+}
