@@ -1,8 +1,7 @@
 //! `walhalla`: the operator's program.
 
 use std::process::ExitCode;
-use walhalla::cli::{self, Ending};
-use walhalla::exit;
+use walhalla::{cli, exit};
 
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
@@ -10,8 +9,7 @@ fn main() -> ExitCode {
         Err(refusal) => return cli::refuse(&refusal),
     };
     match cli::run(arguments) {
-        Ok(Ending::Well) => ExitCode::SUCCESS,
-        Ok(Ending::Damaged) => ExitCode::from(exit::OPERATOR_DAMAGED),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::complain(&error);
             ExitCode::from(exit::operator_status(&error))

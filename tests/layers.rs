@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. A new room gets its place here.
 const LAYERS: &[&[&str]] = &[
     &["pg", "error", "exit"],
-    &["codec", "config", "durable", "spool"],
+    &["account", "codec", "config", "durable", "spool"],
     &["storage", "wire"],
     &["repo"],
     &["archive"],

@@ -1,6 +1,6 @@
 //! `walhalla init`: the storage proven, the identity written, the lines for postgresql.conf printed.
 
-use super::{Ending, args, open, show};
+use super::{args, open, show};
 use crate::archive::data_directory::DataDirectory;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Where a server lets its programs be found, whatever its PATH is.
 const USUAL_PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin"];
 
-pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<Ending> {
+pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
     let opened = open::open(config)?;
     if let Some(file) = &verb.write_config {
         refuse_existing(file)?;
@@ -42,7 +42,7 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<Endin
         show::line(&format!("config   {} written", file.display()));
     }
     print_lines(config, &verb);
-    Ok(Ending::Well)
+    Ok(())
 }
 
 /// Tries everything that archiving and restoring will need: create, read, list, and what the endpoint makes of conditions.
@@ -99,7 +99,9 @@ async fn ask_server(verb: &args::Init) -> Result<ClusterIdentity> {
     let mut connection = Connection::connect(&options, Mode::Replication).await.map_err(|error| {
         let advice = error.advice().map(str::to_owned);
         let error = error.context("cannot learn which cluster this is");
-        error.hint(advice.unwrap_or_else(|| "name its data directory with --data-directory, or its server with --dsn".into()))
+        error.hint(
+            advice.unwrap_or_else(|| "name its data directory with --data-directory, or its server with --dsn".into()),
+        )
     })?;
     let system = connection.identify_system().await?;
     let version = connection.show("server_version_num").await?;
@@ -129,8 +131,7 @@ fn refuse_existing(file: &Path) -> Result<()> {
 fn write_config(config: Option<&Path>, file: &Path, directory: Option<&Path>) -> Result<()> {
     let text = config::to_toml(config, &|name| std::env::var_os(name))?;
     let failed = |error| Error::local("write", file, error);
-    let mut handle =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(file).map_err(failed)?;
+    let mut handle = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(file).map_err(failed)?;
     let filled = handle.write_all(text.as_bytes()).and_then(|()| match group(directory) {
         Some(group) => std::os::unix::fs::fchown(&handle, None, Some(group)),
         None => Ok(()),
@@ -140,7 +141,9 @@ fn write_config(config: Option<&Path>, file: &Path, directory: Option<&Path>) ->
         drop(std::fs::remove_file(file));
         return Err(failed(error));
     }
-    crate::durable::sync_directory(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    crate::durable::sync_directory(
+        file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    )
 }
 
 /// The group of the data directory's owner; where that is not at hand, of the account `postgres`. `None`: leave ours.

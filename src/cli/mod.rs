@@ -21,15 +21,6 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// How a verb ended that did what it was asked to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Well.
-    Well,
-    /// Done, but the outcome needs attention (a backup with damaged pages).
-    Damaged,
-}
-
 /// Reads the arguments. `Err` carries help that was asked for, or what is wrong with them: see [`refuse`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Arguments, clap::Error> {
     Arguments::try_parse_from(arguments)
@@ -48,7 +39,7 @@ pub fn complain(error: &Error) {
 }
 
 /// Does what was asked for.
-pub fn run(arguments: Arguments) -> Result<Ending> {
+pub fn run(arguments: Arguments) -> Result<()> {
     let config = arguments.config.as_deref();
     match arguments.verb {
         Verb::Init(verb) => on_runtime(init::run(config, verb)),
@@ -61,7 +52,7 @@ pub fn run(arguments: Arguments) -> Result<Ending> {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<Ending>>) -> Result<Ending> {
+fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

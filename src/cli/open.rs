@@ -30,7 +30,9 @@ impl Opened {
     /// The cluster that was asked for, else the only one.
     pub(super) async fn cluster(&self, asked: Option<&str>) -> Result<Cluster> {
         let system = match asked {
-            Some(text) => text.parse().map_err(|error: ParseError| Error::new(ErrorKind::Config, "--cluster").because(error))?,
+            Some(text) => {
+                text.parse().map_err(|error: ParseError| Error::new(ErrorKind::Config, "--cluster").because(error))?
+            }
             None => self.repository.only_cluster().await?,
         };
         Ok(self.repository.cluster(system))

@@ -33,9 +33,9 @@ pub(super) fn bytes(count: u64) -> String {
 
 /// A table with a heading, no frame: columns two blanks apart.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    use comfy_table::{Table, presets::NOTHING};
+    use comfy_table::{Table, presets};
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(heading.to_vec());
+    table.load_style(presets::NOTHING).set_header(heading.to_vec());
     for row in rows {
         table.add_row(row.clone());
     }

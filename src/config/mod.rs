@@ -23,3 +23,9 @@ pub use write::to_toml;
 
 #[cfg(test)]
 mod tests;
+
+/// A duration as the settings write it: Postgres' units (`500ms`, `15s`, `5min`, `1h`, `7d`) and the short `m`; a bare number is
+/// seconds. For options that take one.
+pub fn parse_duration(text: &str) -> crate::error::Result<std::time::Duration> {
+    values::duration(text).map_err(|why| crate::error::Error::new(crate::error::ErrorKind::Config, why))
+}

@@ -46,6 +46,34 @@ impl Event {
     }
 }
 
+impl Milestone {
+    /// What this record says, if a recovery can stop at it. The record must have its body.
+    pub fn of(record: &Record) -> Result<Option<Self>, ParseError> {
+        if !is_milestone(&record.header) {
+            return Ok(None);
+        }
+        let bad = |what: &str| ParseError::new("WAL record", format!("at {}: {what}", record.lsn));
+        let data = record.main_data()?;
+        let time = array_at(data, 0).map(i64::from_le_bytes).ok_or_else(|| bad("it ends before its time"))?;
+        let header = &record.header;
+        let event = if header.resource_manager == RM_XLOG {
+            let name = data.get(8..72).ok_or_else(|| bad("it ends within the name of its restore point"))?;
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            Event::RestorePoint { name: String::from_utf8_lossy(name).into_owned() }
+        } else {
+            let operation = header.info & XACT_OPERATION;
+            let xid = if matches!(operation, COMMIT_PREPARED | ABORT_PREPARED) {
+                prepared_xid(header, data, record.magic).ok_or_else(|| bad("it does not name its transaction"))?
+            } else {
+                header.xid
+            };
+            if matches!(operation, COMMIT | COMMIT_PREPARED) { Event::Commit { xid } } else { Event::Abort { xid } }
+        };
+        let Record { lsn, end, timeline, .. } = *record;
+        Ok(Some(Self { lsn, end, timeline, time: PgTimestamp(time), event }))
+    }
+}
+
 /// Reads milestones from the bytes of consecutive segments; see [`RecordReader`].
 #[derive(Debug)]
 pub struct MilestoneReader(RecordReader);
@@ -60,8 +88,8 @@ impl MilestoneReader {
     /// valid WAL ends.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Milestone>, ParseError> {
         while let Some(record) = self.0.next(input)? {
-            if is_milestone(&record.header) {
-                return read(&record).map(Some);
+            if let Some(milestone) = Milestone::of(&record)? {
+                return Ok(Some(milestone));
             }
         }
         Ok(None)
@@ -104,28 +132,6 @@ fn is_milestone(header: &RecordHeader) -> bool {
         }
         _ => false,
     }
-}
-
-fn read(record: &Record) -> Result<Milestone, ParseError> {
-    let bad = |what: &str| ParseError::new("WAL record", format!("at {}: {what}", record.lsn));
-    let data = record.main_data()?;
-    let time = array_at(data, 0).map(i64::from_le_bytes).ok_or_else(|| bad("it ends before its time"))?;
-    let header = &record.header;
-    let event = if header.resource_manager == RM_XLOG {
-        let name = data.get(8..72).ok_or_else(|| bad("it ends within the name of its restore point"))?;
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        Event::RestorePoint { name: String::from_utf8_lossy(name).into_owned() }
-    } else {
-        let operation = header.info & XACT_OPERATION;
-        let xid = if matches!(operation, COMMIT_PREPARED | ABORT_PREPARED) {
-            prepared_xid(header, data, record.magic).ok_or_else(|| bad("it does not name its transaction"))?
-        } else {
-            header.xid
-        };
-        if matches!(operation, COMMIT | COMMIT_PREPARED) { Event::Commit { xid } } else { Event::Abort { xid } }
-    };
-    let Record { lsn, end, timeline, .. } = *record;
-    Ok(Milestone { lsn, end, timeline, time: PgTimestamp(time), event })
 }
 
 const HAS_DATABASE: u32 = 1 << 0;

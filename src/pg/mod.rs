@@ -20,8 +20,6 @@ pub mod record;
 pub mod segment_check;
 pub mod system;
 pub mod tablespace_map;
-#[cfg(test)]
-pub(crate) mod test_wal;
 pub mod time;
 pub mod timeline;
 pub mod walk;
@@ -79,3 +77,6 @@ pub(crate) fn hex_u32(text: &str, upper_only: bool) -> Option<u32> {
     }
     Some(value)
 }
+
+#[cfg(test)]
+pub(crate) mod test_wal;

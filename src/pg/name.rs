@@ -24,6 +24,22 @@ impl SegmentSize {
             })
     }
 
+    /// The size that `SHOW wal_segment_size` answers: `1MB` to `1GB`.
+    pub fn from_setting(text: &str) -> Result<Self, ParseError> {
+        let bytes = || {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(2)?)?;
+            let unit = match unit {
+                "MB" => 1 << 20,
+                "GB" => 1 << 30,
+                _ => return None,
+            };
+            number.parse::<u64>().ok()?.checked_mul(unit)
+        };
+        let bytes =
+            bytes().ok_or_else(|| ParseError::new("wal_segment_size", format!("{text:?} is no size in MB or GB")))?;
+        Self::new(bytes)
+    }
+
     /// In bytes.
     pub fn bytes(self) -> u64 {
         u64::from(self.0)
@@ -215,6 +231,17 @@ impl FromStr for WalFileName {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn segment_sizes_as_the_server_shows_them() {
+        let read = |text| super::SegmentSize::from_setting(text).map(super::SegmentSize::bytes).ok();
+        for (text, bytes) in [("1MB", Some(1 << 20)), ("16MB", Some(16 << 20)), ("1GB", Some(1 << 30)), ("3MB", None)] {
+            assert_eq!(read(text), bytes, "{text}");
+        }
+        for text in ["", "B", "16", "16kB", "MB", "-1MB", "µB", "2GB"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
     use super::*;
     use proptest::prelude::*;
 

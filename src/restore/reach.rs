@@ -58,10 +58,10 @@ async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> 
     let mut seen = Seen::default();
     let reader = reader_at(backup, name)?;
     let walk = feed(source, backup, name, reader, |milestone| {
-        if milestone.event.ends_transaction() {
-            if let Some(time) = TargetTime::from_unix_micros(milestone.time.unix_micros()) {
-                seen.last_commit = Some(Commit { time, lsn: milestone.lsn });
-            }
+        if milestone.event.ends_transaction()
+            && let Some(time) = TargetTime::from_unix_micros(milestone.time.unix_micros())
+        {
+            seen.last_commit = Some(Commit { time, lsn: milestone.lsn });
         }
         false
     });

@@ -86,6 +86,23 @@ impl Connection {
         content.ok_or_else(|| unexpected("no history"))
     }
 
+    /// The server's clock, which replication commands do not tell: every message of the WAL sender bears it.
+    pub async fn server_time(&mut self, system: &SystemInfo) -> Result<SystemTime> {
+        let mut stream = self.start_replication(system.flushed, system.timeline).await?;
+        stream.send_status(true).await?;
+        let time = loop {
+            match stream.query.next().await? {
+                Some(Event::CopyData(body)) => match FromSender::read(&body)? {
+                    FromSender::Wal { sent, .. } | FromSender::Keepalive { sent, .. } => break sent,
+                },
+                Some(_) => {}
+                None => return Err(unexpected("no sign of life")),
+            }
+        };
+        stream.finish().await?;
+        Ok(time)
+    }
+
     /// Creates a physical slot that lives as long as this connection and holds the WAL from the last checkpoint on.
     pub async fn temporary_slot(&mut self, name: &str) -> Result<()> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
@@ -131,14 +148,14 @@ impl ReplicationStream<'_> {
     pub async fn next(&mut self) -> Result<Option<Wal>> {
         while self.end.is_none() {
             let Ok(event) = tokio::time::timeout_at(self.status_due, self.query.next()).await else {
-                self.send_status().await?;
+                self.send_status(false).await?;
                 continue;
             };
             match event? {
                 Some(Event::CopyData(body)) => match FromSender::read(&body)? {
-                    FromSender::Wal { start, bytes } => return self.wal(start, bytes).map(Some),
-                    FromSender::Keepalive { reply: true } => self.send_status().await?,
-                    FromSender::Keepalive { reply: false } => {}
+                    FromSender::Wal { start, bytes, .. } => return self.wal(start, bytes).map(Some),
+                    FromSender::Keepalive { reply: true, .. } => self.send_status(false).await?,
+                    FromSender::Keepalive { reply: false, .. } => {}
                 },
                 Some(Event::CopyDone) => self.end_of_timeline().await?,
                 // A server that shuts down completes the command without ending the copy.
@@ -166,7 +183,7 @@ impl ReplicationStream<'_> {
     /// Tells the server that everything before this position is durable here.
     pub async fn confirm(&mut self, flushed: Lsn) -> Result<()> {
         self.flushed = flushed;
-        self.send_status().await
+        self.send_status(false).await
     }
 
     /// Ends the stream from our side; the connection is usable afterwards.
@@ -179,8 +196,8 @@ impl ReplicationStream<'_> {
         Ok(())
     }
 
-    async fn send_status(&mut self) -> Result<()> {
-        let body = status_update(self.received, self.flushed, SystemTime::now());
+    async fn send_status(&mut self, reply: bool) -> Result<()> {
+        let body = status_update(self.received, self.flushed, SystemTime::now(), reply);
         let mut message = BytesMut::new();
         frontend::CopyData::new(body).map_err(super::framing::malformed)?.write(&mut message);
         self.query.send(&message).await?;

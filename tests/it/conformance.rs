@@ -3,7 +3,7 @@
 
 use crate::support::engines::ENGINES;
 use crate::support::fake_s3::{FakeS3, Personality};
-use crate::support::stores;
+use crate::support::{stores, temporary};
 use bytes::Bytes;
 use std::sync::Arc;
 use walhalla::storage::{
@@ -18,9 +18,12 @@ struct Manners {
     if_match: bool,
     /// Whether `start_after` is exact.
     start_after: bool,
+    /// Whether a folder goes with its last object. SeaweedFS shows it for a while longer, so `folders` may name an empty one.
+    folders_go: bool,
 }
 
-const HONEST: Manners = Manners { create_only: true, verifies_integrity: true, if_match: true, start_after: true };
+const HONEST: Manners =
+    Manners { create_only: true, verifies_integrity: true, if_match: true, start_after: true, folders_go: true };
 
 fn key(text: impl Into<String>) -> Key {
     let text = text.into();
@@ -57,7 +60,7 @@ async fn hold(storage: Arc<dyn Storage>, manners: Manners) {
     bodies_of_any_size_come_back(storage_ref).await;
     conditions_hold(storage_ref, manners).await;
     damage_on_the_way_is_refused(storage_ref, manners).await;
-    folders_are_found(storage_ref).await;
+    folders_are_found(storage_ref, manners).await;
     listings_are_whole(storage_ref, manners).await;
     one_creator_wins(storage, manners).await;
 }
@@ -166,7 +169,7 @@ async fn damage_on_the_way_is_refused(storage: &dyn Storage, manners: Manners) {
     assert_eq!(body(storage, "damage/old").await, "old");
 }
 
-async fn folders_are_found(storage: &dyn Storage) {
+async fn folders_are_found(storage: &dyn Storage, manners: Manners) {
     for name in ["tree/b/1", "tree/b/2", "tree/a/x/1", "tree/c-d/1", "tree/file", "treetop/z/1"] {
         put(storage, name, "x", PutMode::CreateOnly).await.unwrap();
     }
@@ -176,9 +179,10 @@ async fn folders_are_found(storage: &dyn Storage) {
     let top = storage.folders("").await.unwrap();
     assert!(top.contains(&"tree".to_owned()) && top.contains(&"treetop".to_owned()), "{top:?}");
     assert!(top.is_sorted(), "{top:?}");
-    // A folder is what has objects below it, no more.
     storage.delete(&key("tree/c-d/1")).await.unwrap();
-    assert_eq!(storage.folders("tree/").await.unwrap(), ["a", "b"]);
+    if manners.folders_go {
+        assert_eq!(storage.folders("tree/").await.unwrap(), ["a", "b"]);
+    }
 }
 
 async fn listings_are_whole(storage: &dyn Storage, manners: Manners) {
@@ -282,7 +286,7 @@ async fn memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn directory() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = temporary();
     hold(stores::open(&stores::directory(directory.path())), HONEST).await;
 }
 
@@ -305,7 +309,13 @@ async fn an_honest_s3_over_https_without_a_prefix() {
 async fn an_s3_with_every_vice() {
     let s3 = FakeS3::with(Personality::liar(), false);
     s3.personality(|p| p.page = 7);
-    let manners = Manners { create_only: false, verifies_integrity: false, if_match: false, start_after: false };
+    let manners = Manners {
+        create_only: false,
+        verifies_integrity: false,
+        if_match: false,
+        start_after: false,
+        folders_go: true,
+    };
     hold(stores::open(&stores::fake(&s3, &s3.endpoint(), "p")), manners).await;
 }
 
@@ -319,6 +329,7 @@ async fn real_engines() {
             verifies_integrity: engine.verifies_integrity,
             if_match: engine.create_only,
             start_after: true,
+            folders_go: engine.name != "SeaweedFS",
         };
         hold(stores::open(&stores::engine(&engine, "repository")), manners).await;
     }

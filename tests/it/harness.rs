@@ -1,7 +1,7 @@
 //! The means of testing, tested: what every other test relies on.
 
 use crate::support::postgres::{Postgres, Stop, postgres_majors};
-use crate::support::{processes, wait_until};
+use crate::support::{binaries, processes, temporary, wait_until};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -10,7 +10,7 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn a_real_postgres_archives_is_cloned_and_promoted() {
     for major in postgres_majors() {
-        let archive = tempfile::Builder::new().prefix("walhalla-").tempdir_in("/tmp").unwrap();
+        let archive = temporary();
         crate::support::user::make_directory(archive.path());
         let primary = Postgres::builder(major)
             .archive_command("test ! -f $ARCHIVE/%f && cp %p $ARCHIVE/%f")
@@ -64,4 +64,22 @@ fn nothing_is_left_behind() {
     });
     panicked.join().unwrap_err();
     assert!(!home.exists());
+}
+
+/// What runs inside any image asks for no loader and no library: no program of ours has an interpreter segment.
+#[test]
+fn the_programs_run_as_the_servers_user_and_are_static() {
+    for program in [binaries::walhalla(), binaries::walhalla_archive(), binaries::walhalla_restore()] {
+        let directory = temporary();
+        let none: [(&str, &str); 0] = [];
+        let output = binaries::run_as_server(&program, &["--version"], &none, directory.path());
+        assert!(output.status.is_some(), "{}: {output:?}", program.display());
+        let elf = std::fs::read(&program).unwrap();
+        assert_eq!(&elf[..5], b"\x7fELF\x02", "{}", program.display());
+        let word =
+            |at: usize, size: usize| elf[at..at + size].iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+        let (table, size, count) = (word(32, 8), word(54, 2), word(56, 2));
+        const INTERPRETER: usize = 3;
+        assert!((0..count).all(|n| word(table + n * size, 4) != INTERPRETER), "{} is not static", program.display());
+    }
 }

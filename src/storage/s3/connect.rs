@@ -43,8 +43,13 @@ pub(super) struct Connect {
 
 impl Connect {
     /// For this endpoint; `elsewhere` if https hosts beside it will be asked (for credentials).
-    pub(super) fn new(endpoint: &Uri, elsewhere: bool, ca_file: Option<&Path>, limits: Limits) -> Result<Self> {
-        let proxies = Matcher::from_env();
+    pub(super) fn new(
+        endpoint: &Uri,
+        proxies: Matcher,
+        elsewhere: bool,
+        ca_file: Option<&Path>,
+        limits: Limits,
+    ) -> Result<Self> {
         let through_tls = proxies.intercept(endpoint).is_some_and(|proxy| proxy.uri().scheme_str() == Some("https"));
         let needed = elsewhere || through_tls || endpoint.scheme_str() == Some("https");
         Ok(Self { tcp: Tcp::new(), tls: Arc::new(tls::config(needed, ca_file)?), proxies: Arc::new(proxies), limits })

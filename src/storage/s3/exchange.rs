@@ -99,7 +99,9 @@ impl Head {
 
     /// Whether the answer is a web page: a proxy's or a portal's, not a storage's.
     pub(super) fn is_page(&self) -> bool {
-        self.header("content-type").is_some_and(|kind| kind.starts_with("text/html"))
+        let html = self.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+        // Some servers call even an empty answer html.
+        html && self.status != 204 && self.header("content-length") != Some("0")
     }
 }
 

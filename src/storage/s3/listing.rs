@@ -16,7 +16,7 @@ impl S3Storage {
     pub(super) async fn page(&self, request: &ListRequest) -> StorageResult<ListPage> {
         let limit = request.limit.map(|limit| i32::try_from(limit.clamp(1, 1000)).unwrap_or(1000));
         let after = request.start_after.as_ref().map(|key| self.full(key));
-        let operation = self.operation("list", &request.prefix);
+        let operation = self.operation("list", shown(&request.prefix));
         let list = |client: Client, exchange: Exchange| {
             let request = client
                 .list_objects_v2()
@@ -38,7 +38,7 @@ impl S3Storage {
 
     /// The folders directly below a prefix, from all pages.
     pub(super) async fn folders_below(&self, prefix: &str) -> StorageResult<Vec<String>> {
-        let operation = self.operation("list the folders of", prefix);
+        let operation = self.operation("list the folders of", shown(prefix));
         let above = format!("{}{prefix}", self.prefix);
         let mut folders = BTreeSet::new();
         let mut token = None;
@@ -79,6 +79,11 @@ impl S3Storage {
             last_modified: object.last_modified.and_then(|time| SystemTime::try_from(time).ok()),
         })
     }
+}
+
+/// A prefix in a message.
+fn shown(prefix: &str) -> &str {
+    if prefix.is_empty() { "everything" } else { prefix }
 }
 
 const REPEATS: &str = "the listing repeats itself";

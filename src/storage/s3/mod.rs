@@ -35,6 +35,7 @@ use bytes::Bytes;
 use connect::Connect;
 use exchange::{Exchange, Head};
 use http::Http;
+use hyper_util::client::proxy::matcher::Matcher;
 use md5::{Digest, Md5};
 use std::future::Future;
 use std::ops::Range;
@@ -56,15 +57,20 @@ pub struct S3Storage {
 }
 
 impl S3Storage {
-    /// The storage at this place. Makes no request; looks at no credentials but those in the settings.
+    /// The storage at this place, through the proxies that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`,
+    /// `NO_PROXY`). Makes no request; looks at no credentials but those in the settings.
     pub fn new(settings: &S3Settings, bucket: &str, prefix: &str, limits: Limits) -> Result<Self> {
+        Self::behind(Matcher::from_env(), settings, bucket, prefix, limits)
+    }
+
+    fn behind(proxies: Matcher, settings: &S3Settings, bucket: &str, prefix: &str, limits: Limits) -> Result<Self> {
         let endpoint = match &settings.endpoint {
             Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
             None => format!("https://s3.{}.amazonaws.com", settings.region),
         };
         let uri = checked(&endpoint)?;
         let chain = settings.credentials == S3Credentials::AwsChain;
-        let http = Http::new(Connect::new(&uri, chain, settings.ca_file.as_deref(), limits.clone())?);
+        let http = Http::new(Connect::new(&uri, proxies, chain, settings.ca_file.as_deref(), limits.clone())?);
         let prefix = prefix.trim_matches('/');
         let slash = if prefix.is_empty() { "" } else { "/" };
         let region = Region::new(settings.region.clone());

@@ -450,3 +450,117 @@ fn places_are_named_without_secrets() {
     assert_eq!(place("b", "").full(&key()), "7/wal/x");
     assert!(!format!("{:?}", place("b", "p")).contains("verysecret"));
 }
+
+/// A server behind TLS: passes what it decrypts on to a scripted one. The certificate's authority is in the file.
+async fn behind_tls(inner: &Server) -> (String, tempfile::NamedTempFile) {
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = parameters.self_signed(&authority).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, authority);
+    let keys = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&keys, &issuer).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(keys.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let inner = inner.url.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, inner) = (acceptor.clone(), inner.clone());
+            tokio::spawn(async move {
+                let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                let mut inside = TcpStream::connect(inner).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut outside, &mut inside).await);
+            });
+        }
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), root.pem()).unwrap();
+    (url, file)
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
+    let server = Server::start([answer("200 OK", "etag: \"t\"\r\n", "x")]).await;
+    let (url, authority) = behind_tls(&server).await;
+    let (_, stranger) = behind_tls(&server).await;
+    let get = async |ca_file: &tempfile::NamedTempFile| {
+        let settings = S3Settings { ca_file: Some(ca_file.path().to_owned()), ..settings(&url) };
+        S3Storage::new(&settings, "bucket", "p", Limits::new(Bounds::PATIENT)).unwrap().get(&key(), None).await
+    };
+    assert_eq!(get(&authority).await.unwrap().body, "x");
+    let refused = get(&stranger).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::Config, "{refused}");
+    assert!(refused.message.contains("invalid peer certificate") && refused.hint.unwrap().contains("s3_ca_file"));
+}
+
+/// A proxy that tunnels to anywhere, and keeps the head of each request.
+async fn tunnelling_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let to = head.split(' ').nth(1).unwrap().to_owned();
+                seen.lock().unwrap().push(head);
+                let mut inside = TcpStream::connect(to).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut stream, &mut inside).await);
+            });
+        }
+    });
+    (address, heads)
+}
+
+#[tokio::test]
+async fn proxies_forward_http_and_tunnel_https() {
+    const AUTHORIZATION: &str = "basic dXNlcjpwYXNz";
+    let stored = answer("200 OK", "etag: \"t\"\r\n", "x");
+    let through = |proxy: String, settings: &S3Settings| {
+        let proxies = Matcher::builder().all(format!("http://user:pass@{proxy}")).no("10.0.0.0/8").build();
+        S3Storage::behind(proxies, settings, "bucket", "p", Limits::new(Bounds::PATIENT)).unwrap()
+    };
+    let proxy = Server::start([stored.clone()]).await;
+    let storage = through(proxy.url.trim_start_matches("http://").to_owned(), &settings("http://store.invalid:9000"));
+    assert_eq!(storage.get(&key(), None).await.unwrap().body, "x");
+    let request = proxy.requests().remove(0);
+    assert!(request.starts_with("GET http://store.invalid:9000/bucket/p/7/wal/x"), "{request}");
+    assert!(
+        request.to_lowercase().contains(&format!("proxy-authorization: {AUTHORIZATION}").to_lowercase()),
+        "{request}"
+    );
+
+    let server = Server::start([stored]).await;
+    let (url, authority) = behind_tls(&server).await;
+    let (address, heads) = tunnelling_proxy().await;
+    let settings = S3Settings { ca_file: Some(authority.path().to_owned()), ..settings(&url) };
+    assert_eq!(through(address, &settings).get(&key(), None).await.unwrap().body, "x");
+    let head = heads.lock().unwrap().concat();
+    assert!(head.starts_with("CONNECT 127.0.0.1:"), "{head}");
+    assert!(head.to_lowercase().contains(&AUTHORIZATION.to_lowercase()), "{head}");
+    assert!(
+        !server.requests()[0].to_lowercase().contains("proxy-authorization"),
+        "the proxy's password went to the store"
+    );
+
+    let refused = through("127.0.0.1:1".to_owned(), &self::settings("http://store.invalid")).get(&key(), None).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::Unavailable);
+    assert!(!refused.message.contains("pass"), "{refused}");
+}

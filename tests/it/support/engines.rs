@@ -2,7 +2,7 @@
 //! `scripts/store` brings the programs; what is not there is skipped with a word.
 
 use super::processes::{self, Guardian};
-use super::{free_port, skipped, tools, wait_until};
+use super::{free_port, skipped, temporary, tools, wait_until};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ pub(crate) const ENGINES: [(&str, Start); 3] = [("seaweedfs", seaweedfs), ("mini
 /// SeaweedFS: one process with all its servers.
 pub(crate) fn seaweedfs() -> Option<Engine> {
     let program = program("weed", "SeaweedFS", "seaweedfs")?;
-    let directory = directory();
+    let directory = temporary();
     let (port, [master, filer, volume, admin]) = (free_port(), [(); 4].map(|()| free_port_with_grpc()));
     let mut command = command(&program, directory.path());
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
@@ -60,13 +60,19 @@ pub(crate) fn seaweedfs() -> Option<Engine> {
         command.arg(format!("-{name}.port={port}")).arg(format!("-{name}.port.grpc={}", port + 10_000));
     }
     command.arg(format!("-bucket={BUCKET}"));
-    started("SeaweedFS", command, port, directory, true)
+    let engine = started("SeaweedFS", command, port, directory, true)?;
+    // The bucket is made some time after the door is open; its files are a directory of the filer.
+    wait_until("SeaweedFS has its bucket", Duration::from_secs(60), || {
+        let bucket = format!("/buckets/{BUCKET}/?limit=1");
+        answer(filer, &bucket).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    Some(engine)
 }
 
 /// MinIO.
 pub(crate) fn minio() -> Option<Engine> {
     let program = program("minio", "MinIO", "minio")?;
-    let directory = directory();
+    let directory = temporary();
     // Each folder of its data directory is a bucket.
     std::fs::create_dir_all(directory.path().join("data").join(BUCKET)).unwrap();
     let port = free_port();
@@ -80,7 +86,7 @@ pub(crate) fn minio() -> Option<Engine> {
 /// Garage, which ignores conditions on puts.
 pub(crate) fn garage() -> Option<Engine> {
     let program = program("garage", "Garage", "garage")?;
-    let directory = directory();
+    let directory = temporary();
     let (port, rpc, admin) = (free_port(), free_port(), free_port());
     let home = directory.path().display();
     let config = format!(
@@ -135,10 +141,6 @@ fn program(program: &str, what: &str, script: &str) -> Option<PathBuf> {
     found
 }
 
-fn directory() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("walhalla-").tempdir_in("/tmp").unwrap()
-}
-
 fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     super::user::clean_environment(&mut command);
@@ -181,25 +183,26 @@ fn started(
     wait_until(&format!("{name} answers"), Duration::from_secs(60), || {
         let ended = engine.child.try_wait().unwrap();
         assert!(ended.is_none(), "{name} ended ({ended:?}):\n{}", engine.log());
-        engine.has_bucket()
+        engine.is_up()
     });
     Some(engine)
 }
 
 impl Engine {
-    /// Whether an unsigned request for the bucket is refused, as it is once the bucket is there and its rights are known.
-    fn has_bucket(&self) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let host = format!("127.0.0.1:{}", self.port);
-            write!(socket, "GET /{BUCKET}/none HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 403"))
+    /// Whether an unsigned request is refused, as it is once the server knows whom it trusts.
+    fn is_up(&self) -> bool {
+        answer(self.port, &format!("/{BUCKET}/none")).is_ok_and(|answer| answer.starts_with("HTTP/1.1 403"))
     }
+}
+
+/// The answer to an unsigned GET.
+fn answer(port: u16, path: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn log_of(directory: &Path) -> String {

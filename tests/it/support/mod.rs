@@ -37,6 +37,21 @@ pub(crate) fn free_port() -> u16 {
     panic!("no free port")
 }
 
+/// A directory of its own, 0755, gone when dropped. Its path is short: the paths of sockets are limited to 107 bytes.
+/// `scripts/test` gives each run its own place for them (`WALHALLA_TEST_TMP`), so that it can tell what is left behind.
+pub(crate) fn temporary() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let place = std::env::var_os("WALHALLA_TEST_TMP").unwrap_or_else(|| "/tmp".into());
+    let directory = tempfile::Builder::new().prefix("walhalla-").tempdir_in(place).unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// Whether there is time for more rounds than usual (`scripts/test --all`).
+pub(crate) fn long_run() -> bool {
+    std::env::var_os("WALHALLA_TEST_LONG").is_some()
+}
+
 /// The checkout.
 pub(crate) fn checkout() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

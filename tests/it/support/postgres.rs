@@ -176,13 +176,13 @@ impl Builder {
     }
 }
 
-/// A directory of the server's user below /tmp: socket paths are limited to 107 bytes.
+/// A directory of the server's user.
 #[derive(Debug)]
 struct Home(tempfile::TempDir);
 
 impl Home {
     fn new() -> Self {
-        let home = tempfile::Builder::new().prefix("walhalla-").tempdir_in("/tmp").unwrap();
+        let home = super::temporary();
         user::make_directory(home.path());
         Home(home)
     }

@@ -22,7 +22,6 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -148,9 +147,7 @@ impl FakeS3 {
         let mut service = S3ServiceBuilder::new(store::Store { state: state.clone() });
         service.set_auth(OneKey);
         let tls = https.then(|| authority().acceptor.clone());
-        let directory = tempfile::Builder::new().prefix("walhalla-s3-").tempdir_in("/tmp").unwrap();
-        // Postgres' user reads it too.
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let directory = super::temporary();
         std::fs::write(directory.path().join("ca.pem"), &authority().ca).unwrap();
         let port = super::free_port();
         let mut server = FakeS3 { state, service: service.build(), tls, port, runtime: None, directory };

@@ -1,0 +1,210 @@
+//! Frames to objects, and the index that describes them. Runs on a thread of its own: it waits for the threads that compress.
+
+use super::compress::{Packed, Pending};
+use super::upload::Upload;
+use crate::codec::{ContentHash, Encoding, HEADER_LEN, Kind, Subject, encode_bytes, seal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::repo::index::{DataObject, Frame, Record};
+use crate::repo::manifest::{Archive, ObjectRef};
+use crate::repo::{BackupId, Layout};
+use crate::storage::Key;
+use tokio::sync::mpsc;
+
+/// How many plain bytes of records or of Postgres' manifest go into one object.
+pub(super) const SLICE: usize = 1 << 20;
+
+/// What is to be assembled, in the order of the stream.
+pub(super) enum Item {
+    /// A new archive begins.
+    Archive { name: String, location: Option<String> },
+    /// A record for the index.
+    Record(Record),
+    /// The next frame of the current object.
+    Frame(Pending),
+    /// The current object is complete.
+    ObjectEnd,
+    /// The current archive is complete; its length.
+    ArchiveEnd(u64),
+    /// The next slice of Postgres' manifest.
+    PgManifest(Vec<u8>),
+}
+
+/// What objects of this backup are about, and how they are made.
+#[derive(Debug, Clone)]
+pub(super) struct Maker {
+    pub(super) layout: Layout,
+    pub(super) id: BackupId,
+    pub(super) subject: Subject,
+    pub(super) encoding: Encoding,
+}
+
+impl Maker {
+    /// The subject for this kind of object.
+    pub(super) fn subject(&self, kind: Kind) -> Subject {
+        Subject { kind, ..self.subject }
+    }
+
+    fn slice(&self, kind: Kind, key: Key, plain: &[u8]) -> Result<(Upload, ObjectRef)> {
+        let object = encode_bytes(plain, self.subject(kind), &self.encoding)?;
+        let reference = ObjectRef {
+            size: object.bytes.len() as u64,
+            plain: object.header.plain_length,
+            hash: object.header.plain_hash,
+        };
+        Ok((Upload { key, object }, reference))
+    }
+}
+
+/// What was assembled.
+#[derive(Debug, Default)]
+pub(super) struct Assembled {
+    pub(super) archives: Vec<Archive>,
+    pub(super) index: Vec<ObjectRef>,
+    pub(super) pg_manifest: Vec<ObjectRef>,
+}
+
+/// The object under way.
+struct Open {
+    /// Room for the header, then frames.
+    bytes: Vec<u8>,
+    hasher: blake3::Hasher,
+    plain: u64,
+    frames: Vec<Frame>,
+}
+
+impl Open {
+    fn new() -> Self {
+        Self { bytes: Vec::new(), hasher: blake3::Hasher::new(), plain: 0, frames: Vec::new() }
+    }
+}
+
+struct Assembler {
+    maker: Maker,
+    uploads: mpsc::Sender<Upload>,
+    records: Vec<u8>,
+    open: Open,
+    /// Position of the open object in its archive.
+    at: u64,
+    done: Assembled,
+}
+
+/// Assembles what comes until there is no more. Blocks.
+pub(super) fn run(maker: Maker, mut items: mpsc::Receiver<Item>, uploads: mpsc::Sender<Upload>) -> Result<Assembled> {
+    let mut assembler =
+        Assembler { maker, uploads, records: Vec::new(), open: Open::new(), at: 0, done: Assembled::default() };
+    while let Some(item) = items.blocking_recv() {
+        assembler.take(item)?;
+    }
+    assembler.flush_records()?;
+    Ok(assembler.done)
+}
+
+/// The other side has been given up; its error is the one that counts.
+fn given_up() -> Error {
+    Error::new(ErrorKind::Interrupted, "the backup was given up")
+}
+
+impl Assembler {
+    fn take(&mut self, item: Item) -> Result<()> {
+        match item {
+            Item::Archive { name, location } => {
+                self.at = 0;
+                self.record(&Record::Archive(name.clone()))?;
+                self.done.archives.push(Archive { name, location, objects: 0, tar_bytes: 0 });
+                Ok(())
+            }
+            Item::Record(record) => self.record(&record),
+            Item::Frame(pending) => {
+                let packed = pending.blocking_recv().map_err(|_| given_up())??;
+                self.frame(&packed)
+            }
+            Item::ObjectEnd => self.object_end(),
+            Item::ArchiveEnd(tar_bytes) => {
+                let archive = self.archive()?;
+                archive.tar_bytes = tar_bytes;
+                Ok(())
+            }
+            Item::PgManifest(slice) => self.pg_manifest(&slice),
+        }
+    }
+
+    fn archive(&mut self) -> Result<&mut Archive> {
+        self.done.archives.last_mut().ok_or_else(|| Error::new(ErrorKind::Bug, "data without an archive"))
+    }
+
+    fn frame(&mut self, packed: &Packed) -> Result<()> {
+        let length = |bytes: &[u8]| {
+            u32::try_from(bytes.len()).map_err(|_| Error::new(ErrorKind::Bug, "a frame of more than 4 GiB"))
+        };
+        self.open.frames.push(Frame {
+            packed: length(&packed.frame)?,
+            plain: length(&packed.plain)?,
+            crc32: packed.crc32,
+        });
+        self.open.hasher.update(&packed.plain);
+        self.open.plain += packed.plain.len() as u64;
+        if self.open.bytes.capacity() == 0 {
+            // Room for the header that `seal` puts in front, so that it need not move to another place.
+            self.open.bytes.reserve(super::pack::OBJECT + HEADER_LEN + (1 << 20));
+        }
+        self.open.bytes.extend_from_slice(&packed.frame);
+        Ok(())
+    }
+
+    fn object_end(&mut self) -> Result<()> {
+        let Open { bytes, hasher, plain, frames } = std::mem::replace(&mut self.open, Open::new());
+        let hash = ContentHash(*hasher.finalize().as_bytes());
+        let subject = self.maker.subject(Kind::BackupData);
+        let object = seal(bytes, plain, hash, subject, &self.maker.encoding.recipients)?;
+        let archive = self.archive()?;
+        let number = archive.objects;
+        archive.objects += 1;
+        let key = {
+            let name = archive.name.clone();
+            self.maker.layout.backup_data(&self.maker.id, &name, number)
+        };
+        let size = object.bytes.len() as u64;
+        self.record(&Record::Data(DataObject { number, at: self.at, plain, hash, size, frames }))?;
+        self.at += plain;
+        self.upload(Upload { key, object })
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        let line = serde_json::to_vec(record)
+            .map_err(|error| Error::new(ErrorKind::Bug, "cannot write a record of the index").because(error))?;
+        if !self.records.is_empty() && self.records.len() + line.len() >= SLICE {
+            self.flush_records()?;
+        }
+        self.records.extend_from_slice(&line);
+        self.records.push(b'\n');
+        Ok(())
+    }
+
+    fn flush_records(&mut self) -> Result<()> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let number = number(&self.done.index)?;
+        let key = self.maker.layout.backup_index(&self.maker.id, number);
+        let (upload, reference) = self.maker.slice(Kind::BackupIndex, key, &self.records)?;
+        self.records.clear();
+        self.done.index.push(reference);
+        self.upload(upload)
+    }
+
+    fn pg_manifest(&mut self, slice: &[u8]) -> Result<()> {
+        let number = number(&self.done.pg_manifest)?;
+        let key = self.maker.layout.backup_pg_manifest(&self.maker.id, number);
+        let (upload, reference) = self.maker.slice(Kind::PgManifest, key, slice)?;
+        self.done.pg_manifest.push(reference);
+        self.upload(upload)
+    }
+
+    fn upload(&self, upload: Upload) -> Result<()> {
+        self.uploads.blocking_send(upload).map_err(|_| given_up())
+    }
+}
+
+fn number(made: &[ObjectRef]) -> Result<u32> {
+    u32::try_from(made.len()).map_err(|_| Error::new(ErrorKind::Bug, "more objects than have numbers"))
+}
