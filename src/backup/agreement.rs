@@ -28,7 +28,7 @@ impl File {
 }
 
 /// How many bytes of names are kept.
-const NAMES_KEPT: usize = 8 << 20;
+const NAMES_KEPT: usize = 4 << 20;
 
 /// The sum of the hashes of a side's entries, and how many they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

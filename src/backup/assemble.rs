@@ -1,5 +1,6 @@
 //! Frames to objects, and the index that describes them. Runs on a thread of its own: it waits for the threads that compress.
 
+use super::budget::{Budget, Share};
 use super::compress::{Packed, Pending};
 use super::upload::Upload;
 use crate::codec::{ContentHash, Encoding, HEADER_LEN, Kind, Subject, encode_bytes, seal};
@@ -12,6 +13,12 @@ use tokio::sync::mpsc;
 
 /// How many plain bytes of records or of Postgres' manifest go into one object.
 pub(super) const SLICE: usize = 1 << 20;
+
+/// How many bytes objects may take at once: the one under way, and those that are being stored.
+const OBJECTS: usize = 50 << 20;
+
+/// Room for an object whose frames did not shrink.
+const ROOM: usize = super::pack::OBJECT + HEADER_LEN + (128 << 10);
 
 /// What is to be assembled, in the order of the stream.
 pub(super) enum Item {
@@ -51,7 +58,7 @@ impl Maker {
             plain: object.header.plain_length,
             hash: object.header.plain_hash,
         };
-        Ok((Upload { key, object }, reference))
+        Ok((Upload { key, object, share: None }, reference))
     }
 }
 
@@ -70,11 +77,17 @@ struct Open {
     hasher: blake3::Hasher,
     plain: u64,
     frames: Vec<Frame>,
+    share: Share,
 }
 
 impl Open {
-    fn new() -> Self {
-        Self { bytes: Vec::new(), hasher: blake3::Hasher::new(), plain: 0, frames: Vec::new() }
+    /// Waits for room.
+    fn new(budget: &Budget) -> Self {
+        let share = budget.take(ROOM);
+        // With room for the header that `seal` puts in front, so that nothing need be moved to another place. What is not
+        // written to takes no memory.
+        let bytes = Vec::with_capacity(ROOM);
+        Self { bytes, hasher: blake3::Hasher::new(), plain: 0, frames: Vec::new(), share }
     }
 }
 
@@ -82,7 +95,8 @@ struct Assembler {
     maker: Maker,
     uploads: mpsc::Sender<Upload>,
     records: Vec<u8>,
-    open: Open,
+    budget: Budget,
+    open: Option<Open>,
     /// Position of the open object in its archive.
     at: u64,
     done: Assembled,
@@ -90,8 +104,9 @@ struct Assembler {
 
 /// Assembles what comes until there is no more. Blocks.
 pub(super) fn run(maker: Maker, mut items: mpsc::Receiver<Item>, uploads: mpsc::Sender<Upload>) -> Result<Assembled> {
+    let budget = Budget::new(OBJECTS);
     let mut assembler =
-        Assembler { maker, uploads, records: Vec::new(), open: Open::new(), at: 0, done: Assembled::default() };
+        Assembler { maker, uploads, records: Vec::new(), budget, open: None, at: 0, done: Assembled::default() };
     while let Some(item) = items.blocking_recv() {
         assembler.take(item)?;
     }
@@ -136,23 +151,18 @@ impl Assembler {
         let length = |bytes: &[u8]| {
             u32::try_from(bytes.len()).map_err(|_| Error::new(ErrorKind::Bug, "a frame of more than 4 GiB"))
         };
-        self.open.frames.push(Frame {
-            packed: length(&packed.frame)?,
-            plain: length(&packed.plain)?,
-            crc32: packed.crc32,
-        });
-        self.open.hasher.update(&packed.plain);
-        self.open.plain += packed.plain.len() as u64;
-        if self.open.bytes.capacity() == 0 {
-            // Room for the header that `seal` puts in front, so that it need not move to another place.
-            self.open.bytes.reserve(super::pack::OBJECT + HEADER_LEN + (1 << 20));
-        }
-        self.open.bytes.extend_from_slice(&packed.frame);
+        let open = self.open.get_or_insert_with(|| Open::new(&self.budget));
+        open.frames.push(Frame { packed: length(&packed.frame)?, plain: length(&packed.plain)?, crc32: packed.crc32 });
+        open.hasher.update(&packed.plain);
+        open.plain += packed.plain.len() as u64;
+        open.bytes.extend_from_slice(&packed.frame);
         Ok(())
     }
 
     fn object_end(&mut self) -> Result<()> {
-        let Open { bytes, hasher, plain, frames } = std::mem::replace(&mut self.open, Open::new());
+        let open = self.open.take().ok_or_else(|| Error::new(ErrorKind::Bug, "an object without frames"))?;
+        let Open { mut bytes, hasher, plain, frames, mut share } = open;
+        bytes.shrink_to(bytes.len() + HEADER_LEN);
         let hash = ContentHash(*hasher.finalize().as_bytes());
         let subject = self.maker.subject(Kind::BackupData);
         let object = seal(bytes, plain, hash, subject, &self.maker.encoding.recipients)?;
@@ -166,7 +176,8 @@ impl Assembler {
         let size = object.bytes.len() as u64;
         self.record(&Record::Data(DataObject { number, at: self.at, plain, hash, size, frames }))?;
         self.at += plain;
-        self.upload(Upload { key, object })
+        share.shrink(object.bytes.len());
+        self.upload(Upload { key, object, share: Some(share) })
     }
 
     fn record(&mut self, record: &Record) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// How many plain bytes may be under way at most: handed in and not yet put into an object.
-const IN_FLIGHT: usize = 12 << 20;
+const IN_FLIGHT: usize = 8 << 20;
 
 /// A compressed frame.
 pub(super) struct Packed {

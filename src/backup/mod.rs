@@ -11,12 +11,13 @@
 //! | `source` | the server: version, settings, clock, configuration outside the data directory |
 //! | `flow`, `stream` | the course of BASE_BACKUP, by version |
 //! | `tar_scan`, `pack` | tar streams: scanned, hashed, cut into frames |
-//! | `compress`, `assemble`, `upload` | frames to objects to the storage |
+//! | `compress`, `assemble`, `budget`, `upload` | frames to objects to the storage |
 //! | `agreement` | Postgres' own manifest, held against what came |
 //! | `wal`, `fetch` | the WAL it needs: waited for, fetched |
 
 mod agreement;
 mod assemble;
+mod budget;
 mod compress;
 mod fetch;
 mod flow;

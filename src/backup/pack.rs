@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// A frame is closed at the first boundary between members from here on …
 const FRAME: usize = 512 << 10;
 /// … and within a file at this length, so that small files share frames and large ones have several.
-pub(super) const FRAME_MOST: usize = 1536 << 10;
+pub(super) const FRAME_MOST: usize = 1 << 20;
 /// An object holds at most so many plain bytes.
 pub(super) const OBJECT: usize = 16 << 20;
 /// A file of the data directory that is kept for ourselves has at most so many bytes.

@@ -1,5 +1,6 @@
-//! Objects on their way to the storage: several at once, a bounded number of bytes.
+//! Objects on their way to the storage, several at once.
 
+use super::budget::Share;
 use crate::codec::Encoded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repo::{Cluster, Deposited};
@@ -7,36 +8,31 @@ use crate::storage::Key;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// How many bytes may be under way at once; one object may always be.
-const IN_FLIGHT: usize = 40 << 20;
-
 /// An object and its place.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) key: Key,
     pub(super) object: Encoded,
+    /// Its bytes of the budget; small objects take none.
+    pub(super) share: Option<Share>,
 }
 
 /// Stores what comes until there is no more; how many bytes that were. The first failure ends it.
 pub(super) async fn run(cluster: &Cluster, mut uploads: mpsc::Receiver<Upload>, at_once: usize) -> Result<u64> {
     let mut running = JoinSet::new();
-    let (mut in_flight, mut stored) = (0, 0);
+    let mut stored = 0;
     let mut open = true;
     while open || !running.is_empty() {
-        let room = running.is_empty() || (running.len() < at_once && in_flight < IN_FLIGHT);
         tokio::select! {
-            upload = uploads.recv(), if open && room => match upload {
+            upload = uploads.recv(), if open && running.len() < at_once => match upload {
                 Some(upload) => {
-                    in_flight += upload.object.bytes.len();
                     let cluster = cluster.clone();
-                    running.spawn(async move { store(&cluster, &upload).await });
+                    running.spawn(async move { store(&cluster, upload).await });
                 }
                 None => open = false,
             },
             Some(outcome) = running.join_next(), if !running.is_empty() => {
-                let bytes = outcome.map_err(|error| Error::new(ErrorKind::Bug, "storing ended").because(error))??;
-                in_flight -= bytes;
-                stored += bytes as u64;
+                stored += outcome.map_err(|error| Error::new(ErrorKind::Bug, "storing ended").because(error))??;
             }
         }
     }
@@ -44,11 +40,13 @@ pub(super) async fn run(cluster: &Cluster, mut uploads: mpsc::Receiver<Upload>, 
 }
 
 /// Stores one object of a backup, under a key that is this backup's alone.
-pub(super) async fn store(cluster: &Cluster, upload: &Upload) -> Result<usize> {
-    let Upload { key, object } = upload;
-    match cluster.deposit(key, object).await.map_err(|error| error.context(format!("storing {key}")))? {
+async fn store(cluster: &Cluster, upload: Upload) -> Result<u64> {
+    let Upload { key, object, share } = upload;
+    match cluster.deposit(&key, &object).await.map_err(|error| error.context(format!("storing {key}")))? {
         Deposited::Replaced => tracing::warn!("{key} replaced an object that nobody could have restored anything from"),
         Deposited::New | Deposited::Already | Deposited::Beside => {}
     }
-    Ok(object.bytes.len())
+    let bytes = object.bytes.len() as u64;
+    drop((object, share));
+    Ok(bytes)
 }
