@@ -6,6 +6,7 @@ mod archiving;
 mod configuration;
 mod interrupted;
 mod refusals;
+mod story;
 mod tablespaces;
 mod targets;
 mod timelines;
