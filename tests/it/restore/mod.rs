@@ -6,6 +6,7 @@ mod archiving;
 mod configuration;
 mod interrupted;
 mod refusals;
+mod story;
 mod tablespaces;
 mod targets;
 mod timelines;
@@ -87,10 +88,11 @@ impl World {
         manifest
     }
 
-    /// Everything written so far is in the archive.
-    fn archive(&self) {
+    /// Everything written so far is in the archive; answers the segment that it ends in.
+    fn archive(&self) -> String {
         let name = self.server.switch_wal();
         self.server.wait_archived(&name, Duration::from_secs(60));
+        name
     }
 
     /// A backup of another server of this cluster.
