@@ -105,6 +105,7 @@ impl Call {
     /// Asks until there is an answer that this mode accepts, or no patience is left.
     pub(super) async fn ask(&self) -> Outcome {
         let mut longest = FIRST_PAUSE;
+        let mut gap = None;
         loop {
             let asked_as = self.look();
             self.allow(self.bytes());
@@ -121,8 +122,16 @@ impl Call {
                 Outcome::Trouble(error) if is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
+            // An attempt that ran out of time says less than the one before it, which found a gap.
+            let outcome = match (outcome, gap.take()) {
+                (Outcome::Trouble(error), Some(found)) if error.kind() == ErrorKind::Unavailable => Outcome::Gap(found),
+                (outcome, _) => outcome,
+            };
             if !self.pause(longest.mul_f64(fastrand::f64())).await {
                 return outcome;
+            }
+            if let Outcome::Gap(found) = outcome {
+                gap = Some(found);
             }
             longest = (longest * 2).min(LONGEST_PAUSE);
         }

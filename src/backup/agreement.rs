@@ -4,9 +4,28 @@
 //! the sum of a hash of each entry, which is equal on both sides if and only if both hold the same files, in whatever order.
 //! The names themselves are kept as long as they are few, to say which file it was.
 
-use super::pg_manifest::TheirFile;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{ChecksumAlgorithm, ManifestFile};
 use std::collections::HashMap;
+
+/// A regular file of the backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct File {
+    /// Below the data directory; of a tablespace, below `pg_tblspc/<oid>/`.
+    pub(super) path: Vec<u8>,
+    pub(super) size: u64,
+    pub(super) crc32c: u32,
+}
+
+impl File {
+    /// As Postgres describes it; `None` without the CRC-32C that was asked for.
+    pub(super) fn theirs(file: ManifestFile) -> Option<Self> {
+        let checksum = file.checksum.filter(|checksum| checksum.algorithm == ChecksumAlgorithm::Crc32c)?;
+        // The four bytes as they lie in memory, lowest first.
+        let crc32c = u32::from_le_bytes(checksum.digest.try_into().ok()?);
+        Some(Self { path: file.path, size: file.size, crc32c })
+    }
+}
 
 /// How many bytes of names are kept.
 const NAMES_KEPT: usize = 8 << 20;
@@ -19,9 +38,9 @@ struct Side {
 }
 
 impl Side {
-    fn add(&mut self, file: &TheirFile) {
+    fn add(&mut self, file: &File) {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&file.size.to_le_bytes()).update(&file.crc32c.to_le_bytes()).update(file.path.as_bytes());
+        hasher.update(&file.size.to_le_bytes()).update(&file.crc32c.to_le_bytes()).update(&file.path);
         let hash = hasher.finalize();
         for (sum, part) in self.sum.iter_mut().zip(hash.as_bytes().as_chunks::<8>().0) {
             *sum = sum.wrapping_add(u64::from_le_bytes(*part));
@@ -36,7 +55,7 @@ pub(super) struct Agreement {
     ours: Side,
     theirs: Side,
     /// Our files that theirs have not matched yet, while they are few.
-    names: HashMap<String, (u64, u32)>,
+    names: HashMap<Vec<u8>, (u64, u32)>,
     kept: usize,
     /// The first disagreement that could be named.
     first: Option<String>,
@@ -44,7 +63,7 @@ pub(super) struct Agreement {
 
 impl Agreement {
     /// A file that has flowed past.
-    pub(super) fn ours(&mut self, file: TheirFile) {
+    pub(super) fn ours(&mut self, file: File) {
         self.ours.add(&file);
         self.kept += file.path.len() + 64;
         if self.kept <= NAMES_KEPT {
@@ -55,13 +74,15 @@ impl Agreement {
     }
 
     /// A file of the manifest.
-    pub(super) fn theirs(&mut self, file: &TheirFile) {
+    pub(super) fn theirs(&mut self, file: &File) {
         self.theirs.add(file);
         if self.kept > NAMES_KEPT {
             return;
         }
-        let TheirFile { path, size, crc32c } = file;
-        let disagreement = match self.names.remove(path) {
+        let File { path, size, crc32c } = file;
+        let known = self.names.remove(path);
+        let path = String::from_utf8_lossy(path);
+        let disagreement = match known {
             Some((our_size, _)) if our_size != *size => {
                 Some(format!("{path} came with {our_size} bytes instead of {size}"))
             }
@@ -85,7 +106,8 @@ impl Agreement {
             return Ok(());
         }
         let (ours, theirs) = (self.ours.files, self.theirs.files);
-        let unlisted = self.names.keys().min().map(|path| format!("{path} is not in it"));
+        let unlisted = self.names.keys().min();
+        let unlisted = unlisted.map(|path| format!("{} is not in it", String::from_utf8_lossy(path)));
         let which = self.first.or(unlisted);
         let which = which.unwrap_or_else(|| format!("{ours} files came, {theirs} are in it"));
         Err(Error::new(
@@ -100,11 +122,11 @@ impl Agreement {
 mod tests {
     use super::*;
 
-    fn file(path: &str, size: u64, crc32c: u32) -> TheirFile {
-        TheirFile { path: path.to_owned(), size, crc32c }
+    fn file(path: &str, size: u64, crc32c: u32) -> File {
+        File { path: path.as_bytes().to_vec(), size, crc32c }
     }
 
-    fn verdict(ours: &[TheirFile], theirs: &[TheirFile]) -> Result<(), String> {
+    fn verdict(ours: &[File], theirs: &[File]) -> Result<(), String> {
         let mut agreement = Agreement::default();
         ours.iter().for_each(|file| agreement.ours(file.clone()));
         theirs.iter().for_each(|file| agreement.theirs(file));

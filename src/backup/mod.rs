@@ -12,18 +12,16 @@
 //! | `flow`, `stream` | the course of BASE_BACKUP, by version |
 //! | `tar_scan`, `pack` | tar streams: scanned, hashed, cut into frames |
 //! | `compress`, `assemble`, `upload` | frames to objects to the storage |
-//! | `pg_manifest`, `agreement` | Postgres' own manifest, held against what came |
-//! | `needed`, `wal`, `fetch` | the WAL it needs: which, waited for, fetched |
+//! | `agreement` | Postgres' own manifest, held against what came |
+//! | `wal`, `fetch` | the WAL it needs: waited for, fetched |
 
 mod agreement;
 mod assemble;
 mod compress;
 mod fetch;
 mod flow;
-mod needed;
 mod options;
 mod pack;
-mod pg_manifest;
 mod run;
 mod source;
 mod stream;

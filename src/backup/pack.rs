@@ -1,12 +1,12 @@
 //! The tar streams as they come: scanned, hashed file by file, and cut into frames and objects.
 
-use super::agreement::Agreement;
+use super::agreement::{self, Agreement};
 use super::assemble::{Item, SLICE};
 use super::compress::Compressors;
 use super::flow::Space;
-use super::pg_manifest::{Facts, PgManifest, TheirFile};
 use super::tar_scan::{Step, TarScan};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{ManifestReader, ManifestSummary, ParseError};
 use crate::repo::index::{Member, MemberKind, Record, Sum};
 use tokio::sync::mpsc;
 
@@ -59,13 +59,17 @@ pub(super) struct Packer {
     open: Option<Open>,
     frame: Vec<u8>,
     agreement: Agreement,
-    manifest: PgManifest,
+    manifest: ManifestReader,
     slice: Vec<u8>,
     told: Told,
 }
 
 fn bug(what: &str) -> Error {
     Error::new(ErrorKind::Bug, what)
+}
+
+fn unreadable(cause: ParseError) -> Error {
+    Error::new(ErrorKind::Corrupt, "the server's backup_manifest cannot be read").because(cause)
 }
 
 impl Packer {
@@ -76,7 +80,7 @@ impl Packer {
             open: None,
             frame: Vec::new(),
             agreement: Agreement::default(),
-            manifest: PgManifest::new(),
+            manifest: ManifestReader::new(),
             slice: Vec::new(),
             told: Told::default(),
         }
@@ -155,7 +159,7 @@ impl Packer {
                     "base" => member.path,
                     oid => format!("pg_tblspc/{oid}/{}", member.path),
                 };
-                self.agreement.ours(TheirFile { path, size: member.size, crc32c });
+                self.agreement.ours(agreement::File { path: path.into_bytes(), size: member.size, crc32c });
                 self.send(Item::Record(Record::Sum(Sum { at: member.at, crc32c }))).await
             }
         }
@@ -201,8 +205,14 @@ impl Packer {
 
     /// The next bytes of Postgres' manifest.
     pub(super) async fn manifest_data(&mut self, bytes: &[u8]) -> Result<()> {
-        let Self { manifest, agreement, .. } = self;
-        manifest.feed(bytes, &mut |file| agreement.theirs(&file))?;
+        let mut unread = bytes;
+        while let Some(file) = self.manifest.next(&mut unread).map_err(unreadable)? {
+            let path = String::from_utf8_lossy(&file.path).into_owned();
+            let file = agreement::File::theirs(file).ok_or_else(|| {
+                Error::new(ErrorKind::Protocol, format!("the server's backup_manifest has no CRC-32C of {path}"))
+            })?;
+            self.agreement.theirs(&file);
+        }
         self.slice.extend_from_slice(bytes);
         while self.slice.len() >= SLICE {
             let rest = self.slice.split_off(SLICE);
@@ -213,15 +223,15 @@ impl Packer {
     }
 
     /// Everything has come: whether it is what Postgres says it sent.
-    pub(super) async fn finish(mut self) -> Result<(Told, Facts)> {
+    pub(super) async fn finish(mut self) -> Result<(Told, ManifestSummary)> {
         let slice = std::mem::take(&mut self.slice);
         if !slice.is_empty() {
             self.send(Item::PgManifest(slice)).await?;
         }
-        let facts = self.manifest.finish()?;
+        let summary = self.manifest.finish().map_err(unreadable)?;
         let files = self.agreement.files();
         self.agreement.verdict()?;
-        Ok((Told { files, ..self.told }, facts))
+        Ok((Told { files, ..self.told }, summary))
     }
 
     async fn send(&self, item: Item) -> Result<()> {

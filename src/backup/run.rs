@@ -3,7 +3,6 @@
 use super::assemble::Maker;
 use super::fetch::Fetcher;
 use super::flow::Point;
-use super::needed;
 use super::options::{BackupOptions, BackupReport, Progress};
 use super::source::Source;
 use super::stream::{BaseBackup, Streamed};
@@ -11,7 +10,7 @@ use super::wal::{Kept, WalKeeper};
 use crate::codec::{Encoding, Kind, Recipients, Subject, encode_bytes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::backup_label::{BackupLabel, BackupSource};
+use crate::pg::{BackupLabel, BackupSource, WalRange, needed_segments};
 use crate::repo::started::Started;
 use crate::repo::{BackupId, Cluster, Layout, Manifest, Repository};
 use crate::spool::Spool;
@@ -66,7 +65,7 @@ impl Backup<'_> {
         let mut connection = Connection::connect(self.server, Mode::Replication).await?;
         let source = Source::inspect(&mut connection).await?;
         let cluster = self.repository.cluster(source.system.system);
-        cluster.ensure_identity(&source.identity()).await?;
+        cluster.confirm_identity(&source.identity()).await?;
         let (mut fetcher, refused) =
             Fetcher::prepare(self.server, source.system.system, source.segment_size, self.encoding.clone()).await;
         let mut notes: Vec<String> = refused.iter().map(not_held).collect();
@@ -80,8 +79,10 @@ impl Backup<'_> {
 
         let from_standby = label(&streamed, start)?.source == BackupSource::Standby;
         self.check_system(&streamed, &source)?;
-        needed::check(&streamed.facts.ranges, start, streamed.end)?;
-        let names = needed::segments(&streamed.facts.ranges, source.segment_size);
+        let ranges = &streamed.summary.wal_ranges;
+        check_ranges(ranges, start, streamed.end)?;
+        let names = needed_segments(ranges, source.segment_size)
+            .map_err(|error| Error::new(ErrorKind::Protocol, "the server's backup_manifest").because(error))?;
         fetcher.ends_at(streamed.end.lsn, from_standby);
         let keeper =
             WalKeeper { cluster: &cluster, maker: &maker, segment_size: source.segment_size, progress: self.progress };
@@ -134,7 +135,7 @@ impl Backup<'_> {
     }
 
     fn check_system(&self, streamed: &Streamed, source: &Source) -> Result<()> {
-        match streamed.facts.system {
+        match streamed.summary.system_identifier {
             Some(system) if system != source.system.system => Err(Error::new(
                 ErrorKind::Mismatch,
                 format!("the server's backup_manifest is cluster {system}'s, not {}'s", source.system.system),
@@ -194,6 +195,20 @@ fn label(streamed: &Streamed, start: Point) -> Result<BackupLabel> {
         return Ok(label);
     }
     let message = format!("backup_label begins at {}, the backup at {}", label.start, start.lsn);
+    Err(Error::new(ErrorKind::Protocol, message))
+}
+
+/// Holds the manifest's ranges against where the server said that the backup begins and ends.
+fn check_ranges(ranges: &[WalRange], start: Point, end: Point) -> Result<()> {
+    let first = ranges.last().is_some_and(|range| (range.timeline, range.start) == (start.timeline, start.lsn));
+    let last = ranges.first().is_some_and(|range| (range.timeline, range.end) == (end.timeline, end.lsn));
+    if first && last {
+        return Ok(());
+    }
+    let message = format!(
+        "the server's backup_manifest speaks of other WAL than the backup's {} to {}: {ranges:?}",
+        start.lsn, end.lsn
+    );
     Err(Error::new(ErrorKind::Protocol, message))
 }
 

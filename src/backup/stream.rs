@@ -5,10 +5,10 @@ use super::compress::Compressors;
 use super::flow::{Flow, Piece, Point, Wish, command};
 use super::options::{BackupOptions, Phase, Progress};
 use super::pack::{FRAME_MOST, Packer, Told};
-use super::pg_manifest::Facts;
 use super::source::Source;
 use super::upload::{self, Upload};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::ManifestSummary;
 use crate::repo::Cluster;
 use crate::wire::{Connection, Query, ServerError, server_error};
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct Verdict {
 pub(super) struct Streamed {
     pub(super) end: Point,
     pub(super) told: Told,
-    pub(super) facts: Facts,
+    pub(super) summary: ManifestSummary,
     pub(super) assembled: Assembled,
     pub(super) stored_bytes: u64,
     pub(super) damaged: Vec<String>,
@@ -87,15 +87,15 @@ impl<'a> BaseBackup<'a> {
         let assembled =
             async { assembling.await.map_err(|error| Error::new(ErrorKind::Bug, "assembling ended").because(error))? };
         // Whichever fails first ends all three. The storage stands first: what it refuses makes the others fail too.
-        let (stored_bytes, assembled, (told, facts)) =
+        let (stored_bytes, assembled, (told, summary)) =
             tokio::try_join!(upload::run(cluster, to_store, at_once), assembled, self.receive(packer))?;
         let end =
             self.end.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server did not say where the backup ends"))?;
         let Verdict { damaged, warnings } = self.verdict;
-        Ok(Streamed { end, told, facts, assembled, stored_bytes, damaged, warnings })
+        Ok(Streamed { end, told, summary, assembled, stored_bytes, damaged, warnings })
     }
 
-    async fn receive(&mut self, mut packer: Packer) -> Result<(Told, Facts)> {
+    async fn receive(&mut self, mut packer: Packer) -> Result<(Told, ManifestSummary)> {
         while let Some(piece) = self.next(self.options.stall_timeout).await? {
             match piece {
                 Piece::Start(_) => return Err(Error::new(ErrorKind::Bug, "a backup began twice")),

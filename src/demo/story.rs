@@ -4,7 +4,7 @@ use super::DemoOptions;
 use super::server::{Stage, account, find_binaries};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long to wait for the archiver before the story is given up.
@@ -196,7 +196,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn rescue(&mut self, rescued: &PathBuf, moment: &str) -> Result<()> {
+    fn rescue(&mut self, rescued: &Path, moment: &str) -> Result<()> {
         self.title("4. The rescue: back to the second before the mistake");
         self.walhalla(&["list"])?;
         let to = rescued.display().to_string();

@@ -138,7 +138,8 @@ impl Cluster {
     }
 
     /// Makes sure that `cluster.json` is there and says exactly this; writes it where it is missing. Any difference: `Mismatch`.
-    /// Remembered in the spool, so that the steady state costs no request.
+    /// Remembered in the spool, so that the steady state costs no request. Should somebody remove it meanwhile, that is noticed
+    /// within a week, or by [`Self::confirm_identity`].
     pub async fn ensure_identity(&self, identity: &ClusterIdentity) -> Result<()> {
         if identity.system_identifier != self.layout.system() {
             let folder = self.layout.system();
@@ -156,6 +157,13 @@ impl Cluster {
         self.store(&offer).await?;
         notes::remember(spool, NOTE, &about, *identity);
         Ok(())
+    }
+
+    /// [`Self::ensure_identity`] by the storage's own word, whatever the spool remembers: for whoever can spare a request, as a
+    /// backup can, which nobody could restore without the identity.
+    pub async fn confirm_identity(&self, identity: &ClusterIdentity) -> Result<()> {
+        notes::forget(self.spool.as_ref(), NOTE, &self.note_about());
+        self.ensure_identity(identity).await
     }
 
     /// Forgets what the spool remembers of this cluster's identity and of its storage: the next call asks the storage itself.
@@ -271,6 +279,17 @@ mod tests {
         cluster.forget_notes();
         cluster.ensure_identity(&identity()).await.unwrap();
         assert_eq!(shelf.requests(), ["PUT create 7/cluster.json", "GET 7/cluster.json"]);
+
+        // Somebody emptied the bucket: the note does not know, the storage does.
+        shelf.remove(KEY, false);
+        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.body(KEY), None);
+        cluster.confirm_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
+        shelf.remove(KEY, false);
+        cluster.probe().await.unwrap();
+        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes(), "init and check ask the storage itself");
 
         let error = repository.cluster(SystemIdentifier(8)).ensure_identity(&identity()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Mismatch);

@@ -65,9 +65,10 @@ impl Cluster {
         self.learn(Need::Create).await
     }
 
-    /// Probes everything now, whatever was known before, and remembers it: what `init` and `check` show.
+    /// Probes everything now, whatever was known before, and remembers it: what `init` and `check` show. Whoever asks for that
+    /// wants the storage's own word: the note about the identity is forgotten too.
     pub async fn probe(&self) -> Result<Capabilities> {
-        self.forget_capabilities();
+        self.forget_notes();
         self.learn(Need::All).await
     }
 

@@ -1,9 +1,10 @@
 //! Which backup to begin with.
 
-use super::lineage::{Lineage, Lineages, follow};
 use super::request::{RecoveryTarget, RestoreRequest};
-use super::time::TargetTime;
 use crate::error::{Error, ErrorKind, Result};
+use crate::reach::TargetTime;
+use crate::reach::TargetTimeline;
+use crate::reach::lineage::{Lineage, Lineages, follow};
 use crate::repo::Manifest;
 
 /// A backup that could be begun with, and the timeline to follow from it.
@@ -94,7 +95,6 @@ fn no_such_backup(id: &crate::repo::BackupId, backups: &[Manifest]) -> Error {
 }
 
 fn not_on_timeline(request: &RestoreRequest, backup: &Manifest, lineages: &Lineages) -> Error {
-    use super::request::TargetTimeline;
     let what = match request.timeline {
         TargetTimeline::Number(timeline) if !lineages.contains_key(&timeline) => {
             format!("timeline {timeline} is not in the archive: there is no {}.history", timeline.hex())
@@ -137,9 +137,9 @@ fn all_too_late(request: &RestoreRequest, candidates: &[Candidate<'_>]) -> Error
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{backup, lsn, tli};
     use super::*;
     use crate::pg::TimelineId;
+    use crate::reach::testing::{backup, lsn, tli};
 
     fn lineages() -> Lineages {
         Lineages::from([
@@ -183,10 +183,7 @@ mod tests {
         ] {
             assert_eq!(chosen(&request(target.clone()), &backups()).unwrap(), wanted, "{target}");
         }
-        let on_first = RestoreRequest {
-            timeline: super::super::request::TargetTimeline::Number(tli(1)),
-            ..request(RecoveryTarget::Latest)
-        };
+        let on_first = RestoreRequest { timeline: TargetTimeline::Number(tli(1)), ..request(RecoveryTarget::Latest) };
         assert_eq!(chosen(&on_first, &backups()).unwrap(), "c on 1");
     }
 

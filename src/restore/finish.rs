@@ -1,6 +1,5 @@
 //! The last steps: what makes the files a server, in an order that never lets half a one start.
 
-use super::fetch::{Source, blocking, must_belong};
 use super::make::{Maker, failed};
 use super::manifest_edit::ManifestEditor;
 use super::minimal;
@@ -8,13 +7,15 @@ use super::place::UNFINISHED;
 use super::plan::RestorePlan;
 use super::release::{HELD, held_text};
 use super::request::Role;
+use super::settings;
 use super::tablespaces;
 use super::unroll::{LEFT_OUT, PG_CONTROL, PG_CONTROL_STAGED};
-use super::{settings, time};
 use crate::codec::{self, Kind};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{SegmentName, WalFileName, control::ControlFile};
+use crate::reach::source::{Source, blocking, must_belong};
+use crate::reach::time;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -153,8 +154,7 @@ fn tablespace_map(files: &mut Files<'_>) -> Result<()> {
     if !tablespaces::any_moved(tablespaces) {
         return Ok(());
     }
-    let map = tablespaces::map(tablespaces);
-    files.write("tablespace_map", map.as_bytes())
+    files.write("tablespace_map", &tablespaces::map(tablespaces)?)
 }
 
 /// The server makes the links itself from the map; they are there before, so that `pg_verifybackup` finds its way.

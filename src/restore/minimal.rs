@@ -92,10 +92,10 @@ pub(super) fn files_needed(
         files.push("postgresql.conf");
     }
     for (setting, file) in [("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")] {
-        if let Some(path) = backup.outside.get(setting) {
-            if !has_configuration || !exists(Path::new(path)) {
-                files.push(file);
-            }
+        if let Some(path) = backup.outside.get(setting)
+            && (!has_configuration || !exists(Path::new(path)))
+        {
+            files.push(file);
         }
     }
     files
@@ -103,8 +103,8 @@ pub(super) fn files_needed(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::backup;
     use super::*;
+    use crate::reach::testing::backup;
 
     #[test]
     fn what_a_debian_server_needs() {

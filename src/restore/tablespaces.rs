@@ -2,6 +2,7 @@
 
 use super::request::{Relocation, trim_slashes};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::tablespace_map::{self, TablespaceMap};
 use crate::repo::Manifest;
 use std::path::{Path, PathBuf};
 
@@ -55,22 +56,17 @@ pub(super) fn place(backup: &Manifest, to: &Path, relocations: &[Relocation]) ->
     }
 }
 
-/// The content of `tablespace_map`: one line `oid path` each, line breaks and backslashes of a path behind a backslash.
-pub(super) fn map(tablespaces: &[Tablespace]) -> String {
-    let mut map = String::new();
+/// The content of `tablespace_map`.
+pub(super) fn map(tablespaces: &[Tablespace]) -> Result<Vec<u8>> {
+    let mut map = TablespaceMap::default();
     for tablespace in tablespaces.iter().filter(|tablespace| !tablespace.in_place) {
-        let path = tablespace.new.to_string_lossy();
-        map.push_str(&tablespace.oid);
-        map.push(' ');
-        for c in path.chars() {
-            if matches!(c, '\n' | '\r' | '\\') {
-                map.push('\\');
-            }
-            map.push(c);
-        }
-        map.push('\n');
+        let oid = tablespace.oid.parse().map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("the backup's archive {:?} is no tablespace's", tablespace.oid))
+                .because(error)
+        });
+        map.tablespaces.push(tablespace_map::Tablespace { oid: oid?, path: tablespace.new.clone() });
     }
-    map
+    Ok(map.to_bytes())
 }
 
 /// Whether any of them lies elsewhere than before, so that the map must be written anew.
@@ -80,8 +76,8 @@ pub(super) fn any_moved(tablespaces: &[Tablespace]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::backup;
     use super::*;
+    use crate::reach::testing::backup;
     use crate::repo::manifest::Archive;
 
     fn with_tablespaces() -> Manifest {
@@ -107,7 +103,7 @@ mod tests {
         let placed = place(&with_tablespaces(), Path::new("/d"), &moves).unwrap();
         let news: Vec<_> = placed.iter().map(|tablespace| tablespace.new.to_str().unwrap()).collect();
         assert_eq!(news, ["/new", "/d/pg_tblspc/16386", "/srv/b\\s"]);
-        assert_eq!(map(&placed), "16385 /new\n16387 /srv/b\\\\s\n");
+        assert_eq!(map(&placed).unwrap(), b"16385 /new\n16387 /srv/b\\\\s\n");
         assert!(any_moved(&placed));
         assert!(!any_moved(&place(&with_tablespaces(), Path::new("/d"), &[]).unwrap()));
     }

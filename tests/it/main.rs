@@ -6,11 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod archive;
+mod backup;
 mod conformance;
+mod faults;
 mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
+mod repository;
+mod restore;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]
 mod support;

@@ -154,10 +154,13 @@ async fn listed_in_byte_order_across_folders_and_pages() {
             }
             assert_eq!(names(&found), wanted, "{prefix:?} by {limit}");
         }
-        for after in sorted {
-            let request = ListRequest { start_after: Some(key(after)), ..ListRequest::prefix("a") };
-            let wanted: Vec<_> = sorted.into_iter().filter(|name| name.starts_with('a') && *name > after).collect();
-            assert_eq!(names(&storage.list(&request).await.unwrap().entries), wanted, "behind {after}");
+    }
+    for after in sorted.into_iter().chain(["0", "a", "a/b", "z"]) {
+        for prefix in ["", "a", "a/", "a/b", "b/"] {
+            let request = ListRequest { start_after: Some(key(after)), ..ListRequest::prefix(prefix) };
+            let wanted: Vec<_> = sorted.into_iter().filter(|name| name.starts_with(prefix) && *name > after).collect();
+            let found = storage.list(&request).await.unwrap().entries;
+            assert_eq!(names(&found), wanted, "{prefix:?} behind {after}");
         }
     }
     assert_eq!(storage.folders("").await.unwrap(), ["a", "b"]);

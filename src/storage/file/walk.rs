@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// Entries of a page where the request names no limit. A directory is read again for each page, so pages are large.
-const PAGE: usize = 50_000;
+const PAGE: usize = 100_000;
 
 /// One page of keys; see [`crate::storage::Storage::list`].
 pub(super) fn list(disk: &Disk, request: &ListRequest, progress: &Progress) -> StorageResult<ListPage> {
@@ -21,7 +21,9 @@ pub(super) fn list(disk: &Disk, request: &ListRequest, progress: &Progress) -> S
     let mut entries = Vec::new();
     // One more than a page holds tells whether there is a next one.
     walk.limit += 1;
-    if let Some(folder) = start(&request.prefix) {
+    // Nothing lies below a folder that the listing has left behind.
+    let lies_ahead = |folder: &&str| walk.after <= *folder || walk.after.starts_with(folder);
+    if let Some(folder) = start(&request.prefix).filter(lies_ahead) {
         walk.folder(folder, &mut entries)?;
     }
     let more = entries.len() > limit;
@@ -104,6 +106,7 @@ impl Walk<'_> {
         let path = self.disk.root.join(folder);
         let failed = |cause: std::io::Error| trouble::failed("list", &path, &cause);
         let mut names = BTreeSet::new();
+        let wanted = Wanted::in_folder(self, folder);
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(cause) if is_absence(&cause) => return self.disk.require_root().map(|()| names),
@@ -126,25 +129,15 @@ impl Walk<'_> {
             } else if !kind.is_file() {
                 continue;
             }
-            if name.as_str() > last && self.wants(folder, &name) {
-                names.insert(name);
-                if names.len() > self.limit {
-                    names.pop_last();
-                }
+            if name.as_str() <= last || !wanted.has(&name) {
+                continue;
+            }
+            names.insert(name);
+            if names.len() > self.limit {
+                names.pop_last();
             }
         }
         Ok(names)
-    }
-
-    /// Whether the key, or any key in the folder, has the prefix and lies behind where the listing goes on.
-    fn wants(&self, folder: &str, name: &str) -> bool {
-        let path = format!("{folder}{name}");
-        if name.ends_with('/') {
-            let may_have_prefix = path.starts_with(self.prefix) || self.prefix.starts_with(&path);
-            may_have_prefix && (path.as_str() > self.after || self.after.starts_with(&path))
-        } else {
-            path.starts_with(self.prefix) && path.as_str() > self.after
-        }
     }
 
     /// The entry of a file; none if it was removed meanwhile, or its name is too long for a key.
@@ -168,6 +161,33 @@ impl Walk<'_> {
             return Ok(());
         }
         Err(StorageError::new(StorageErrorKind::Unavailable, format!("cannot list {}: given up", path.display())))
+    }
+}
+
+/// Which names of one folder are wanted: worked out once, since a folder may hold a million of them.
+struct Wanted<'a> {
+    /// What they begin with.
+    prefix: &'a str,
+    /// Behind which they lie.
+    after: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    /// The folder itself is one that is wanted: it lies below the prefix or above it, and so for `after`.
+    fn in_folder(walk: &Walk<'a>, folder: &str) -> Self {
+        Self {
+            prefix: walk.prefix.strip_prefix(folder).unwrap_or(""),
+            after: walk.after.strip_prefix(folder).unwrap_or(""),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        if name.ends_with('/') {
+            let has_prefix = name.starts_with(self.prefix) || self.prefix.starts_with(name);
+            has_prefix && (name > self.after || self.after.starts_with(name))
+        } else {
+            name.starts_with(self.prefix) && name > self.after
+        }
     }
 }
 

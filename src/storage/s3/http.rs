@@ -27,6 +27,9 @@ const IDLE: Duration = Duration::from_secs(15);
 pub(super) struct Http {
     client: Client<Connect, SdkBody>,
     connect: Connect,
+    /// How long an answer may take to begin, where the SDK has its own idea: when it asks this machine's metadata service,
+    /// which on most machines is not there. For the storage the limits rule, and this is unset.
+    patience: Option<Duration>,
 }
 
 impl Http {
@@ -35,13 +38,17 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connect.clone());
-        Self { client, connect }
+        Self { client, connect, patience: None }
     }
 }
 
 impl HttpClient for Http {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let patience = match (settings.connect_timeout(), settings.read_timeout()) {
+            (None, None) => None,
+            (connect, read) => Some(connect.unwrap_or_default() + read.unwrap_or_default()),
+        };
+        SharedHttpConnector::new(Self { patience, ..self.clone() })
     }
 }
 
@@ -60,9 +67,15 @@ impl HttpConnector for Http {
         if let Some(authorization) = self.connect.proxy_authorization(request.uri()) {
             request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, authorization);
         }
-        let answer = self.client.request(request);
+        let (answer, patience) = (self.client.request(request), self.patience);
         HttpConnectorFuture::new(async move {
-            let answer = answer.await.map_err(|error| ConnectorError::io(error.into()))?;
+            let answer = match patience {
+                None => answer.await,
+                Some(patience) => tokio::time::timeout(patience, answer)
+                    .await
+                    .map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?,
+            };
+            let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
             exchange.answered(answer.status().as_u16(), answer.headers().clone());
             let answer = answer.map(|body| SdkBody::from_body_1_x(Download::new(body, exchange.progress)));
             HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))

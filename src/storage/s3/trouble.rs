@@ -34,7 +34,7 @@ pub(super) enum Refusal {
     /// There was no answer.
     Transport { cause: String, untrusted: bool },
     /// There was no request.
-    Unsent { cause: String, kind: Kind },
+    Unsent { cause: String, kind: Kind, credentials: bool },
 }
 
 impl<E: ProvideErrorMetadata + StdError + 'static> From<SdkError<E, HttpResponse>> for Refusal {
@@ -49,7 +49,9 @@ impl<E: ProvideErrorMetadata + StdError + 'static> From<SdkError<E, HttpResponse
                 }
             }
             SdkError::ResponseError(_) => Self::Nonsense(line(&error)),
-            SdkError::ConstructionFailure(_) => Self::Unsent { cause: line(&error), kind: unsent(&error) },
+            SdkError::ConstructionFailure(_) => unsent(&error),
+            // Where the credentials failed, the SDK calls it a failed dispatch.
+            _ if credentials(&error).is_some() => unsent(&error),
             _ => {
                 let untrusted = causes(&error)
                     .any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))));
@@ -86,7 +88,12 @@ impl Refusal {
     pub(super) fn into_error(self, operation: &Operation<'_>, head: Option<&Head>) -> StorageError {
         let Operation { doing, what, place, .. } = operation;
         let (kind, said, hint) = match self {
-            Self::Unsent { cause, kind } => (kind, cause, None),
+            Self::Unsent { cause, kind, credentials: false } => (kind, cause, None),
+            Self::Unsent { cause, kind, credentials: true } => (
+                kind,
+                cause,
+                Some("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or see to the place they should come from"),
+            ),
             Self::Transport { cause, untrusted: false } => (Kind::Unavailable, cause, None),
             Self::Transport { cause, untrusted: true } => {
                 let hint = "name the PEM file of the authority that signed the endpoint's certificate with s3_ca_file";
@@ -228,11 +235,17 @@ fn clocks(head: Option<&Head>) -> String {
 }
 
 /// Why no request was made: the credentials, or a request that cannot be put together.
-fn unsent(error: &(dyn StdError + 'static)) -> Kind {
-    match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
+fn unsent(error: &(dyn StdError + 'static)) -> Refusal {
+    let credentials = credentials(error);
+    let kind = match credentials {
         Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => Kind::Unavailable,
         _ => Kind::Config,
-    }
+    };
+    Refusal::Unsent { cause: line(error), kind, credentials: credentials.is_some() }
+}
+
+fn credentials<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a CredentialsError> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// An error and what lies below it. An `io::Error` names its payload only so, not as its source.
@@ -269,10 +282,12 @@ fn element(body: &[u8], name: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// A service's words, kept to a line's length.
+/// A service's words, kept to one line and its length.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 400;
-    let text = text.trim().trim_end_matches('.');
+    let text = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let text = text.collect::<Vec<_>>().join(" ");
+    let text = text.trim_end_matches('.');
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -348,6 +363,7 @@ mod tests {
 
     #[test]
     fn long_words_are_shortened() {
+        assert_eq!(shortened("Access Denied.\n \u{1b}[31m"), "Access Denied. [31m");
         assert_eq!(shortened("Access Denied."), "Access Denied");
         assert_eq!(shortened(&"ä".repeat(1000)).chars().count(), 401);
     }

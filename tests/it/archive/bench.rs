@@ -3,8 +3,9 @@
 use crate::support::fake_s3::{ACCESS_KEY, BUCKET, FakeS3, SECRET_KEY};
 use crate::support::postgres::Postgres;
 use crate::support::user;
+use crate::support::{self, binaries};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -24,10 +25,13 @@ fn template() -> &'static Template {
     TEMPLATE.get_or_init(|| {
         let cluster = Postgres::builder(15).create();
         let read = |name: &str| std::fs::read(cluster.data().join(name)).unwrap();
+        let wal = std::fs::read_dir(cluster.data().join("pg_wal")).unwrap();
+        let names = wal.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let segment = names.filter(|name| name.len() == 24).min().unwrap();
         Template {
             control: read("global/pg_control"),
             version: read("PG_VERSION"),
-            segment: read("pg_wal/000000010000000000000001"),
+            segment: read(&format!("pg_wal/{segment}")),
         }
     })
 }
@@ -79,7 +83,7 @@ pub(super) struct Bench {
 impl Bench {
     /// A cluster without a repository.
     pub(super) fn bare() -> Self {
-        let home = tempfile::Builder::new().prefix("walhalla-").tempdir_in("/tmp").unwrap();
+        let home = support::temporary();
         let bench = Self { home, environment: BTreeMap::new() };
         for name in ["data/global", "data/pg_wal"] {
             std::fs::create_dir_all(bench.home.path().join(name)).unwrap();
@@ -94,6 +98,25 @@ impl Bench {
     /// A cluster with a repository in this store.
     pub(super) fn on(s3: &FakeS3) -> Self {
         Self::bare().at(&s3.endpoint())
+    }
+
+    /// A cluster whose segments 1 to 3 are in a repository in this store, and not in its `pg_wal`.
+    pub(super) fn stocked() -> (FakeS3, Self) {
+        static STOCK: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+        let stock = STOCK.get_or_init(|| {
+            let s3 = FakeS3::start();
+            let bench = Self::on(&s3);
+            for number in 1..=3 {
+                bench.archive(&[&bench.wal(number)]).expect_silent_success();
+            }
+            s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect()
+        });
+        let s3 = FakeS3::start();
+        for (key, body) in stock {
+            s3.insert(key, body.clone());
+        }
+        let bench = Self::on(&s3);
+        (s3, bench)
     }
 
     /// A cluster with a repository in a local directory.
@@ -132,6 +155,11 @@ impl Bench {
     /// The data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// What the programs are told.
+    pub(super) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
     }
 
     /// The cluster's system identifier.
@@ -199,20 +227,5 @@ pub(super) fn finish(child: Child, begun: Instant) -> Answer {
 
 /// The program, built once a run.
 pub(super) fn program_path(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-            "build",
-            "-q",
-            "-p",
-            "archive-command",
-            "-p",
-            "restore-command",
-        ]);
-        assert!(cargo.status().unwrap().success());
-    });
-    // Test programs are in a folder of the one where programs are.
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().and_then(Path::parent).unwrap().join(name)
+    binaries::directory().join(name)
 }

@@ -7,12 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A store with segments 1 to 3, and a cluster in a recovery.
 fn stocked() -> (FakeS3, Bench) {
-    let s3 = FakeS3::start();
-    let bench = Bench::on(&s3);
-    for number in 1..=3 {
-        bench.archive(&[&bench.wal(number)]).expect_silent_success();
-        std::fs::remove_file(bench.data().join("pg_wal").join(segment_name(number))).unwrap();
-    }
+    let (s3, bench) = Bench::stocked();
     bench.write("recovery.signal", "");
     s3.forget_requests();
     (s3, bench.with("WALHALLA_RESTORE_TIMEOUT", "1s"))

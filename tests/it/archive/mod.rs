@@ -2,6 +2,10 @@
 //! real servers.
 
 mod bench;
+mod chroot;
 mod fetch;
 mod fetch_table;
 mod push;
+mod recovery;
+mod site;
+mod standby;

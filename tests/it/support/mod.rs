@@ -7,6 +7,7 @@ pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod stores;
+pub(crate) mod synthetic;
 pub(crate) mod user;
 
 use std::collections::BTreeSet;

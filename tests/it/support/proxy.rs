@@ -77,8 +77,9 @@ impl Plan {
         self
     }
 
-    /// A fault by lot, within the first `reach` bytes. Print the seed.
+    /// A fault by lot, within the first `reach` bytes, half of them where heads of requests and answers are. Print the seed.
     pub(crate) fn random(random: &mut fastrand::Rng, reach: u64) -> Self {
+        let reach = if random.bool() { reach.min(600) } else { reach };
         let whats =
             [Break::Fin, Break::Rst, Break::Flip, Break::Trickle { bytes: 1000, pause: Duration::from_millis(5) }];
         let (what, after) = (*random.choice(&whats).unwrap_or(&Break::Fin), random.u64(0..reach));
