@@ -18,26 +18,6 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account of this user id.
-    pub fn of_uid(uid: u32) -> Option<Self> {
-        Self::all().into_iter().find(|account| account.uid == uid)
-    }
-
-    /// The account of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::all().into_iter().find(|account| account.name == name)
-    }
-
-    /// Whom Postgres runs as when we are root, which it refuses to be: `postgres`, else `nobody`.
-    pub fn for_postgres() -> Option<Self> {
-        Self::named("postgres").or_else(|| Self::named("nobody"))
-    }
-
-    fn all() -> Vec<Self> {
-        let text = std::fs::read("/etc/passwd").unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().filter_map(Self::parse).collect()
-    }
-
     /// One line of passwd(5).
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split(':');
@@ -46,6 +26,32 @@ impl Account {
         let gid = fields.next()?.parse().ok()?;
         let home = PathBuf::from(fields.nth(1)?);
         Some(Self { name, uid, gid, home })
+    }
+}
+
+/// All accounts of the passwd file.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts(Vec<Account>);
+
+impl Accounts {
+    /// The accounts of this machine; none where the file cannot be read.
+    pub fn read() -> Self {
+        Self::parse(&String::from_utf8_lossy(&std::fs::read("/etc/passwd").unwrap_or_default()))
+    }
+
+    /// The accounts in a text of passwd(5); lines that are none are left out.
+    pub fn parse(text: &str) -> Self {
+        Self(text.lines().filter_map(Account::parse).collect())
+    }
+
+    /// The account of this user id.
+    pub fn of_uid(&self, uid: u32) -> Option<&Account> {
+        self.0.iter().find(|account| account.uid == uid)
+    }
+
+    /// The account of this name.
+    pub fn named(&self, name: &str) -> Option<&Account> {
+        self.0.iter().find(|account| account.name == name)
     }
 }
 
@@ -64,7 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn root_is_there() {
-        assert_eq!(Account::of_uid(0).map(|account| account.name), Some("root".into()));
+    fn the_accounts_of_this_machine() {
+        let accounts = Accounts::read();
+        assert_eq!(accounts.of_uid(0), accounts.named("root"));
+        assert!(accounts.named("root").is_some());
     }
 }

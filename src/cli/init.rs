@@ -1,6 +1,7 @@
 //! `walhalla init`: the storage proven, the identity written, the lines for postgresql.conf printed.
 
 use super::{args, open, show};
+use crate::account::Accounts;
 use crate::archive::data_directory::DataDirectory;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -150,7 +151,7 @@ fn write_config(config: Option<&Path>, file: &Path, directory: Option<&Path>) ->
 fn group(directory: Option<&Path>) -> Option<u32> {
     let group = match directory {
         Some(directory) => std::fs::metadata(directory).ok().map(|metadata| metadata.gid()),
-        None => crate::account::Account::named("postgres").map(|account| account.gid),
+        None => Accounts::read().named("postgres").map(|account| account.gid),
     };
     group.filter(|group| rustix::process::getegid().as_raw() != *group)
 }

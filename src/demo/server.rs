@@ -1,6 +1,6 @@
 //! A throwaway Postgres, run by an unprivileged account.
 
-use crate::account::Account;
+use crate::account::{Account, Accounts};
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -42,7 +42,9 @@ pub(super) fn account() -> Result<Option<Account>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
-    Account::for_postgres().map(Some).ok_or_else(|| {
+    let accounts = Accounts::read();
+    let account = accounts.named("postgres").or_else(|| accounts.named("nobody"));
+    account.cloned().map(Some).ok_or_else(|| {
         Error::new(
             ErrorKind::Config,
             "Postgres refuses to run as root, and there is no account postgres or nobody to run it as",

@@ -5,7 +5,7 @@
 use super::dsn::{self, Pairs};
 use super::passfile::PassFile;
 use super::service;
-use crate::account::Account;
+use crate::account::Accounts;
 use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
@@ -203,7 +203,7 @@ fn config(message: impl Into<String>) -> Error {
 impl ConnectOptions {
     /// The options that this connection string, the service file and this process's environment give.
     pub fn from_environment(dsn: Option<&str>) -> Result<Self> {
-        let account = Account::of_uid(rustix::process::geteuid().as_raw());
+        let account = Accounts::read().of_uid(rustix::process::geteuid().as_raw()).cloned();
         let variable = |name: &str| std::env::var(name).ok();
         let home = variable("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         let home = home.or_else(|| account.as_ref().map(|account| account.home.clone()));

@@ -2,8 +2,8 @@
 
 use crate::support::fake_s3::{ACCESS_KEY, BUCKET, FakeS3, SECRET_KEY};
 use crate::support::postgres::Postgres;
-use crate::support::user;
 use crate::support::{self, binaries};
+use crate::support::{binaries, user};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -210,7 +210,7 @@ impl Bench {
 
     /// Starts a program in the data directory.
     pub(super) fn start(&self, program: &str, arguments: &[&str]) -> Child {
-        let mut command = Command::new(program_path(program));
+        let mut command = Command::new(binaries::directory().join(program));
         user::clean_environment(&mut command);
         command.current_dir(self.data()).args(arguments).envs(&self.environment);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -223,9 +223,4 @@ pub(super) fn finish(child: Child, begun: Instant) -> Answer {
     let took = begun.elapsed();
     let status = output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"));
     Answer { status, stderr: String::from_utf8(output.stderr).unwrap(), took }
-}
-
-/// The program, built once a run.
-pub(super) fn program_path(name: &str) -> PathBuf {
-    binaries::directory().join(name)
 }

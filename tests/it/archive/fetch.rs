@@ -1,6 +1,6 @@
 //! `walhalla-restore` by hand: what it delivers, and how it comes to its answers.
 
-use super::bench::{Bench, SEGMENT, finish, program_path, segment, segment_name};
+use super::bench::{Bench, SEGMENT, finish, segment, segment_name};
 use crate::support::fake_s3::FakeS3;
 use crate::support::proxy::{Plan, Proxy};
 use std::time::{Duration, Instant};
@@ -207,7 +207,6 @@ fn a_signal_looks_like_a_signal() {
     let (mut s3, bench) = stocked();
     let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "60s");
     s3.down();
-    let _ = program_path("walhalla-restore");
     let mut call = bench.start("walhalla-restore", &[&segment_name(2), "pg_wal/RECOVERYXLOG"]);
     std::thread::sleep(Duration::from_millis(500));
     let pid = rustix::process::Pid::from_child(&call);
