@@ -2,8 +2,7 @@
 
 use crate::support::fake_s3::{ACCESS_KEY, BUCKET, FakeS3, SECRET_KEY};
 use crate::support::postgres::Postgres;
-use crate::support::{self, binaries};
-use crate::support::{binaries, user};
+use crate::support::{self, binaries, user};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
