@@ -11,6 +11,7 @@ use super::request::{Programs, RecoveryTarget, RestoreRequest, Role, TargetActio
 use super::settings::{self, Setting};
 use super::tablespaces::{self, Tablespace};
 use super::target;
+use super::time::TargetTime;
 use super::{checks, lineage, minimal, reach, search};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
@@ -44,8 +45,10 @@ pub struct RestorePlan {
     pub tablespaces: Vec<Tablespace>,
     /// Regular files to write.
     pub files: u64,
-    /// Bytes that they take.
+    /// Bytes that they take on a disk.
     pub bytes: u64,
+    /// Bytes of the backup's tar streams: what [`super::Progress::advance`] is told of in all.
+    pub tar_bytes: u64,
     /// Room needed, by file system.
     pub space: Vec<Space>,
     /// Configuration files to write, because the backup has none.
@@ -110,8 +113,8 @@ pub struct WalPlan {
 /// From when to when one can restore.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Window {
-    /// The end of the backup: RFC 3339, UTC.
-    pub from: String,
+    /// The end of the backup.
+    pub from: TargetTime,
     /// The last commit in the WAL that is there; none if the last segments hold none: then the end is not known.
     pub until: Option<reach::Commit>,
     /// Nothing behind this position can be replayed.
@@ -119,7 +122,12 @@ pub struct Window {
 }
 
 fn without_secrets<S: serde::Serializer>(settings: &[Setting], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(settings.iter().map(|(name, value)| (*name, shown(name, value))))
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        value: &'a str,
+    }
+    serializer.collect_seq(settings.iter().map(|(name, value)| Line { name, value: shown(name, value) }))
 }
 
 /// A setting's value as it may be shown: a connection string may hold a password.
@@ -150,7 +158,8 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
     notes.extend(checks::histories_are_there(lineage, backup, &histories)?);
     let until = reach::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: backup.finished_at.clone(), until, end: chain.end };
+    let from = TargetTime::from_manifest(&backup.finished_at)?;
+    let window = Window { from, until, end: chain.end };
     notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
 
     let inventory = inventory::take(source, backup).await?;
@@ -180,6 +189,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         window,
         files: inventory.archives.values().map(|extent| extent.files).sum(),
         bytes: inventory.archives.values().map(|extent| extent.on_disk).sum(),
+        tar_bytes: backup.archives.iter().map(|archive| archive.tar_bytes).sum(),
         space,
         tablespaces,
         configuration,

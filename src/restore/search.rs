@@ -28,7 +28,10 @@ pub(super) async fn before_milestone<'a>(
         let Candidate { backup, lineage } = candidate;
         let archived = archived(source, lineage, backup).await?;
         let chain = chain::from_backup(backup, lineage, &archived);
-        hole = hole.or_else(|| gap(&chain, &format!("{} was not found", request.target)));
+        let accepted = chain.hole.as_ref().is_some_and(|hole| request.accept_gap.contains(&hole.missing));
+        if !accepted {
+            hole = hole.or_else(|| gap(&chain, &format!("{} was not found", request.target)));
+        }
         let size = backup.wal_segment_size;
         let is_in = |name: &SegmentName| {
             name.start(size)
