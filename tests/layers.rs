@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["account", "codec", "config", "durable", "spool"],
     &["storage", "wire"],
     &["repo"],
-    &["archive"],
+    &["archive", "reach"],
     VERBS,
     &["cli"],
 ];

@@ -97,7 +97,7 @@ impl<'a> Fetcher<'a> {
         let encoding = tokio::task::spawn_blocking(move || {
             encode(&mut PieceReader { pieces: reader, rest: Bytes::new() }, size.bytes(), subject, &encoding)
         });
-        let receipt = receive(&mut stream, name, size, end, &pieces).await;
+        let receipt = receive(&mut stream, name, system, size, end, &pieces).await;
         drop(pieces);
         let encoded = encoding.await.map_err(|error| Error::new(ErrorKind::Bug, "encoding ended").because(error))?;
         // Where too little came, the encoder complains as well; the server's reason is the better one.
@@ -111,6 +111,7 @@ impl<'a> Fetcher<'a> {
 async fn receive(
     stream: &mut ReplicationStream<'_>,
     name: SegmentName,
+    system: SystemIdentifier,
     size: SegmentSize,
     end: Option<Lsn>,
     pieces: &mpsc::Sender<Bytes>,
@@ -129,8 +130,13 @@ async fn receive(
             ));
         };
         if left == size.bytes() {
-            let header = SegmentHeader::parse(&bytes).and_then(|header| header.check_name(name));
-            header.map_err(|error| Error::new(ErrorKind::Protocol, "the server sent other WAL").because(error))?;
+            let header = SegmentHeader::parse(&bytes).and_then(|header| header.check_name(name).map(|()| header));
+            let header =
+                header.map_err(|error| Error::new(ErrorKind::Protocol, "the server sent other WAL").because(error))?;
+            if header.system_identifier != system {
+                let message = format!("{name} came from cluster {}, not {system}", header.system_identifier);
+                return Err(Error::new(ErrorKind::Mismatch, message));
+            }
         }
         bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         left -= bytes.len() as u64;

@@ -66,8 +66,11 @@ impl Backup<'_> {
         let source = Source::inspect(&mut connection).await?;
         let cluster = self.repository.cluster(source.system.system);
         cluster.confirm_identity(&source.identity()).await?;
+        // Of several hosts, the one that is backed up.
+        let mut same = self.server.clone();
+        same.hosts = vec![connection.host().clone()];
         let (mut fetcher, refused) =
-            Fetcher::prepare(self.server, source.system.system, source.segment_size, self.encoding.clone()).await;
+            Fetcher::prepare(&same, source.system.system, source.segment_size, self.encoding.clone()).await;
         let mut notes: Vec<String> = refused.iter().map(not_held).collect();
 
         let (base, start) = BaseBackup::begin(&mut connection, &source, self.options, self.progress).await?;

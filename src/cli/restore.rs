@@ -3,9 +3,8 @@
 use super::{args, open, show};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::ParseError;
-use crate::restore::{
-    Programs, Progress, RecoveryTarget, RestoreRequest, Role, Source, TargetAction, execute, plan, release,
-};
+use crate::reach::Source;
+use crate::restore::{Programs, Progress, RecoveryTarget, RestoreRequest, Role, TargetAction, execute, plan, release};
 use indicatif::ProgressBar;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};

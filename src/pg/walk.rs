@@ -167,7 +167,8 @@ impl RecordReader {
                 let wanted = partial.wanted().min(in_page);
                 partial.push(input.get(..wanted).unwrap_or_default(), self.previous, self.keep)?;
                 if partial.total == 0 {
-                    self.end_of_records()?;
+                    let at = partial.lsn;
+                    self.end_of_records(at)?;
                 }
                 self.advance(input, wanted)?;
                 self.finish_record()
@@ -190,9 +191,9 @@ impl RecordReader {
     }
 
     /// No record begins where one could.
-    fn end_of_records(&mut self) -> Result<(), String> {
+    fn end_of_records(&mut self, at: Lsn) -> Result<(), String> {
         if !self.perhaps_switched {
-            return Err(format!("it ends at {}: no record begins there", self.position));
+            return Err(format!("it ends at {at}: no record begins there"));
         }
         self.state = State::Unused;
         Ok(())
@@ -613,6 +614,18 @@ mod tests {
         larger.record(10, 0, 1, b"one");
         assert!(why(walk(&larger.bytes, Lsn(16 << 20), 100).1).contains("says it has 16777216 bytes, not 1048576"));
         assert!(RecordReader::new(Lsn(8192), one_mib(), |_| true).is_err());
+    }
+
+    #[test]
+    fn the_end_is_the_same_however_the_bytes_come() {
+        let mut writer = WalWriter::new(START, one_mib());
+        writer.record(10, 0, 1, b"one");
+        let end = writer.position();
+        writer.blank();
+        for chunk in [1, 2, 3, 5, 37, 4096] {
+            let why = why(walk(&writer.bytes, START, chunk).1);
+            assert_eq!(why, format!("it ends at {end}: no record begins there"), "in pieces of {chunk}");
+        }
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The checks that a plan makes before anything is written, one function each.
 
-use super::chain::{self, Chain};
-use super::fetch::Source;
-use super::lineage::Lineage;
 use super::request::{RecoveryTarget, RestoreRequest, Role};
-use super::target::Histories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::TimelineId;
+use crate::reach::lineage::{Lineage, Lineages};
+use crate::reach::source::Source;
+use crate::reach::{Chain, chain};
 use crate::repo::Manifest;
 
 /// What Postgres would refuse at its start is refused here.
@@ -102,12 +101,12 @@ fn next_of(backup: &Manifest, chain: &Chain) -> String {
 
 /// The history files that the server will ask for are there: those of the timeline and its ancestors since the backup. Others
 /// between them, which Postgres asks for, too, are noted.
-pub(super) fn histories_are_there(lineage: &Lineage, backup: &Manifest, histories: &Histories) -> Result<Vec<String>> {
+pub(super) fn histories_are_there(lineage: &Lineage, backup: &Manifest, lineages: &Lineages) -> Result<Vec<String>> {
     let last = lineage.timeline().get();
     let asked = (backup.start_timeline.get()..=last).filter_map(TimelineId::new).filter(|t| *t != TimelineId::FIRST);
     let mut notes = Vec::new();
     for timeline in asked {
-        if histories.lineages.contains_key(&timeline) {
+        if lineages.contains_key(&timeline) {
             continue;
         }
         let on_the_way = lineage.steps().any(|step| step.timeline == timeline);
@@ -168,9 +167,9 @@ pub(super) fn worth_knowing(request: &RestoreRequest, backup: &Manifest, configu
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::Hole;
-    use super::super::testing::{backup, lsn, names, tli};
     use super::*;
+    use crate::reach::Hole;
+    use crate::reach::testing::{backup, lsn, names, tli};
 
     fn chain(end: &str, hole: bool) -> Chain {
         let [first, last, missing, next] = names(&[
@@ -213,14 +212,14 @@ mod tests {
     fn a_missing_history_is_told_with_its_lines() {
         let backup = backup("a", 1, "0/3000028", "0/3000100");
         let lineage = Lineage::new(tli(3), [(tli(1), lsn("0/5000000")), (tli(2), lsn("0/6000000"))]);
-        let mut histories = Histories::default();
-        histories.lineages.insert(tli(1), Lineage::first());
-        histories.lineages.insert(tli(3), lineage.clone());
-        let error = histories_are_there(&lineage, &backup, &histories).unwrap_err().to_string();
+        let mut lineages = Lineages::new();
+        lineages.insert(tli(1), Lineage::first());
+        lineages.insert(tli(3), lineage.clone());
+        let error = histories_are_there(&lineage, &backup, &lineages).unwrap_err().to_string();
         assert!(error.contains("00000002.history is missing"), "{error}");
         assert!(error.contains(r"printf '1\t0/5000000\tput back\n' > 00000002.history"), "{error}");
         let direct = Lineage::new(tli(3), [(tli(1), lsn("0/5000000"))]);
-        let notes = histories_are_there(&direct, &backup, &histories).unwrap();
+        let notes = histories_are_there(&direct, &backup, &lineages).unwrap();
         assert!(notes[0].contains("00000002.history"), "{notes:?}");
     }
 

@@ -1,9 +1,10 @@
 //! Which backup to begin with.
 
-use super::lineage::{Lineage, Lineages, follow};
 use super::request::{RecoveryTarget, RestoreRequest};
-use super::time::TargetTime;
 use crate::error::{Error, ErrorKind, Result};
+use crate::reach::TargetTime;
+use crate::reach::TargetTimeline;
+use crate::reach::lineage::{Lineage, Lineages, follow};
 use crate::repo::Manifest;
 
 /// A backup that could be begun with, and the timeline to follow from it.
@@ -102,7 +103,6 @@ fn no_such_backup(id: &crate::repo::BackupId, backups: &[Manifest]) -> Error {
 }
 
 fn not_on_timeline(request: &RestoreRequest, backup: &Manifest, lineages: &Lineages) -> Error {
-    use super::request::TargetTimeline;
     let elsewhere = "choose another --target-timeline or --backup; nothing was written".to_owned();
     let (what, hint) = match request.timeline {
         TargetTimeline::Number(timeline) if !lineages.contains_key(&timeline) => {
@@ -147,9 +147,9 @@ fn all_too_late(request: &RestoreRequest, candidates: &[Candidate<'_>]) -> Error
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{backup, lsn, tli};
     use super::*;
     use crate::pg::TimelineId;
+    use crate::reach::testing::{backup, lsn, tli};
 
     fn lineages() -> Lineages {
         Lineages::from([
@@ -193,10 +193,7 @@ mod tests {
         ] {
             assert_eq!(chosen(&request(target.clone()), &backups()).unwrap(), wanted, "{target}");
         }
-        let on_first = RestoreRequest {
-            timeline: super::super::request::TargetTimeline::Number(tli(1)),
-            ..request(RecoveryTarget::Latest)
-        };
+        let on_first = RestoreRequest { timeline: TargetTimeline::Number(tli(1)), ..request(RecoveryTarget::Latest) };
         assert_eq!(chosen(&on_first, &backups()).unwrap(), "c on 1");
     }
 

@@ -1,6 +1,5 @@
 //! Carrying out a plan: objects are fetched side by side, decoded on all processors, and written to their places.
 
-use super::fetch::{Source, blocking};
 use super::finish;
 use super::inventory::part_count;
 use super::make::Maker;
@@ -10,6 +9,7 @@ use super::plan::RestorePlan;
 use super::report::{RestoreReport, next_steps};
 use super::unroll::{FileTarget, Job, Step, Unroller};
 use crate::error::{Error, ErrorKind, Result};
+use crate::reach::source::{Source, blocking};
 use crate::repo::index::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;

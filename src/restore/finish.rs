@@ -1,6 +1,5 @@
 //! The last steps: what makes the files a server, in an order that never lets half a one start.
 
-use super::fetch::{Source, blocking, must_belong};
 use super::make::{Maker, failed};
 use super::manifest_edit::ManifestEditor;
 use super::minimal;
@@ -8,13 +7,15 @@ use super::place::UNFINISHED;
 use super::plan::RestorePlan;
 use super::release::{HELD, held_text};
 use super::request::Role;
+use super::settings;
 use super::tablespaces;
 use super::unroll::{LEFT_OUT, PG_CONTROL, PG_CONTROL_STAGED};
-use super::{settings, time};
 use crate::codec::{self, Kind};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{SegmentName, WalFileName, control::ControlFile};
+use crate::reach::source::{Source, blocking, must_belong};
+use crate::reach::time;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! What a backup consists of, and whether all of it is there: known before the first byte is written.
 
-use super::fetch::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::WalFileName;
+use crate::reach::source::Source;
 use crate::repo::index::{MemberKind, Record};
 use crate::repo::manifest::Manifest;
 use crate::storage::{Key, ListRequest};

@@ -103,8 +103,8 @@ pub(super) fn files_needed(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::backup;
     use super::*;
+    use crate::reach::testing::backup;
 
     #[test]
     fn what_a_debian_server_needs() {

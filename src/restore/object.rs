@@ -1,11 +1,11 @@
 //! One data object to the files it holds pieces of: opened, decompressed, proven and written in one pass.
 
-use super::fetch::{must_belong, not_vouched};
 use super::make::{Maker, failed};
 use super::unroll::{Job, Piece};
 use crate::codec::{self, ContentHash, Identities, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::SystemIdentifier;
+use crate::reach::source::{must_belong, not_vouched};
 use crate::repo::index::Frame;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,20 +1,18 @@
 //! The plan of a restore: a value, made by looking only, printed by `--dry-run`, and carried out by [`super::execute`].
 
-use super::chain::{self, Archived, Chain};
 use super::choose::{self, Candidate};
-use super::fetch::Source;
 use super::inventory::{self, Inventory};
-use super::lineage::{Lineage, Lineages};
 use super::owner::{self, Owner};
 use super::place::{self, Space};
 use super::request::{Programs, RecoveryTarget, RestoreRequest, Role, TargetAction, default_action};
 use super::settings::{self, Setting};
 use super::tablespaces::{self, Tablespace};
 use super::target;
-use super::time::TargetTime;
-use super::{checks, lineage, minimal, reach, search};
+use super::{checks, minimal, search};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
+use crate::reach::lineage::Lineages;
+use crate::reach::{Chain, Source, Window, chain, lineage, walk, window};
 use crate::repo::{BackupId, Manifest};
 use std::path::PathBuf;
 
@@ -110,17 +108,6 @@ pub struct WalPlan {
     pub accepted: Vec<SegmentName>,
 }
 
-/// From when to when one can restore.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Window {
-    /// The end of the backup.
-    pub from: TargetTime,
-    /// The last commit in the WAL that is there; none if the last segments hold none: then the end is not known.
-    pub until: Option<reach::Commit>,
-    /// Nothing behind this position can be replayed.
-    pub end: Lsn,
-}
-
 fn without_secrets<S: serde::Serializer>(settings: &[Setting], serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(serde::Serialize)]
     struct Line<'a> {
@@ -144,8 +131,8 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     checks::repository_is_understood(source).await?;
 
     let catalog = source.cluster.catalog().await?;
-    let histories = target::histories(source, &catalog.backups).await?;
-    let (candidate, why) = choose(source, request, &catalog.backups, &histories.lineages).await?;
+    let lineages = lineage::lineages(source, &catalog.backups).await?;
+    let (candidate, why) = choose(source, request, &catalog.backups, &lineages).await?;
     let Candidate { backup, lineage } = candidate;
     let mut notes: Vec<String> = catalog
         .damaged
@@ -153,19 +140,17 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         .map(|damaged| format!("backup {} cannot be used: {}", damaged.id, damaged.why))
         .collect();
 
-    let archived = archived(source, lineage, backup).await?;
-    let chain = chain::from_backup(backup, lineage, &archived);
+    let chain = window::chain(source, lineage, backup).await?;
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
-    notes.extend(checks::histories_are_there(lineage, backup, &histories)?);
-    let until = reach::last_commit(source, backup, lineage, &chain).await?;
-    let from = TargetTime::from_manifest(&backup.finished_at)?;
-    let window = Window { from, until, end: chain.end };
+    notes.extend(checks::histories_are_there(lineage, backup, &lineages)?);
+    let until = walk::last_commit(source, backup, lineage, &chain).await?;
+    let window = Window { from: window::start(backup)?, until, end: chain.end };
     notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
 
     let inventory = inventory::take(source, backup).await?;
     let tablespaces = tablespaces::place(backup, &to, &request.tablespaces)?;
     let space = room(&to, &tablespaces, backup, &inventory)?;
-    let (timeline, note) = lineage::setting(request.timeline, lineage, backup, &histories.lineages);
+    let (timeline, note) = lineage::setting(request.timeline, lineage, backup, &lineages);
     notes.extend(note);
     let action = request.action.unwrap_or_else(|| default_action(request.role, &request.target));
     let configuration = minimal::files_needed(backup, inventory.has_configuration, std::path::Path::exists);
@@ -218,17 +203,6 @@ async fn choose<'a>(
         }
         _ => choose::before_target(request, &candidates),
     }
-}
-
-/// The segments in the archive along a lineage, from a backup's start on.
-pub(super) async fn archived(source: &Source, lineage: &Lineage, backup: &Manifest) -> Result<Archived> {
-    let first = SegmentName::at(backup.start_timeline, backup.start_lsn, backup.wal_segment_size);
-    let mut archived = Archived::new();
-    for step in lineage.steps().filter(|step| step.timeline >= backup.start_timeline) {
-        let segments = source.cluster.segments(step.timeline, Some(first.on(step.timeline))).await?;
-        archived.insert(step.timeline, segments);
-    }
-    Ok(archived)
 }
 
 /// Checks the directories, and the room there.

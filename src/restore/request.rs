@@ -1,8 +1,9 @@
 //! What the operator asked for.
 
-use super::time::TargetTime;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{Lsn, SegmentName, TimelineId};
+use crate::pg::{Lsn, SegmentName};
+use crate::reach::TargetTime;
+use crate::reach::TargetTimeline;
 use crate::repo::BackupId;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -92,41 +93,6 @@ impl fmt::Display for RecoveryTarget {
             Self::Xid(xid) => write!(f, "transaction {xid}"),
             Self::Immediate => f.write_str("the end of the backup"),
         }
-    }
-}
-
-/// Along which timeline to replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TargetTimeline {
-    /// The newest that the backup can reach.
-    #[default]
-    Latest,
-    /// The backup's own.
-    Current,
-    /// This one.
-    Number(TimelineId),
-}
-
-impl FromStr for TargetTimeline {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "latest" => return Ok(Self::Latest),
-            "current" => return Ok(Self::Current),
-            _ => {}
-        }
-        let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-        let number = match hex {
-            Some(digits) => crate::pg::hex_u32(digits, false),
-            None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-            None => None,
-        };
-        number.and_then(TimelineId::new).map(Self::Number).ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("no timeline: {text:?}"))
-                .hint("give latest, current, a number like 3, or 0x3")
-        })
     }
 }
 
@@ -284,23 +250,6 @@ impl Programs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timelines() {
-        let number = |n| TimelineId::new(n).map(TargetTimeline::Number).unwrap();
-        for (text, wanted) in [
-            ("latest", TargetTimeline::Latest),
-            ("current", TargetTimeline::Current),
-            ("1", number(1)),
-            ("12", number(12)),
-            ("0xC", number(12)),
-        ] {
-            assert_eq!(text.parse::<TargetTimeline>().unwrap(), wanted, "{text}");
-        }
-        for text in ["", "0", "-1", "+1", "0x", "0xg", "Latest", "4294967296", "1 "] {
-            assert!(text.parse::<TargetTimeline>().is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn relocations() {

@@ -1,14 +1,14 @@
 //! Names and transactions: which backup comes before them can only be read from the WAL itself.
 
-use super::chain;
 use super::checks::gap;
 use super::choose::Candidate;
-use super::fetch::Source;
-use super::plan::archived;
-use super::reach::{self, Found};
 use super::request::{RecoveryTarget, RestoreRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{Event, Lsn, SegmentName};
+use crate::reach::chain;
+use crate::reach::source::Source;
+use crate::reach::walk::{self, Found};
+use crate::reach::window;
 
 /// Segments that are read for it at most.
 const MOST: usize = 1024;
@@ -26,8 +26,7 @@ pub(super) async fn before_milestone<'a>(
     let mut hole = None;
     for candidate in candidates {
         let Candidate { backup, lineage } = candidate;
-        let archived = archived(source, lineage, backup).await?;
-        let chain = chain::from_backup(backup, lineage, &archived);
+        let chain = window::chain(source, lineage, backup).await?;
         let accepted = chain.hole.as_ref().is_some_and(|hole| request.accept_gap.contains(&hole.missing));
         if !accepted {
             hole = hole.or_else(|| gap(&chain, &format!("{} was not found", request.target)));
@@ -43,10 +42,10 @@ pub(super) async fn before_milestone<'a>(
                 seen_names.push(name.clone());
                 name == wanted
             }
-            (RecoveryTarget::Xid(xid), _) => reach::ends(milestone, *xid),
+            (RecoveryTarget::Xid(xid), _) => walk::ends(milestone, *xid),
             _ => false,
         };
-        match reach::find(source, backup, &names, backup.end_lsn, &mut remaining, wanted).await? {
+        match walk::find(source, backup, &names, backup.end_lsn, &mut remaining, wanted).await? {
             Found::Yes(milestone) => {
                 let why = format!(
                     "the newest backup before {}, which was found in the WAL at {}",

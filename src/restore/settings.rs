@@ -163,8 +163,8 @@ fn setting_of(line: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{lsn, names};
     use super::*;
+    use crate::reach::testing::{lsn, names};
 
     #[test]
     fn what_an_earlier_recovery_left_is_taken_out() {

@@ -76,8 +76,8 @@ pub(super) fn any_moved(tablespaces: &[Tablespace]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::backup;
     use super::*;
+    use crate::reach::testing::backup;
     use crate::repo::manifest::Archive;
 
     fn with_tablespaces() -> Manifest {

@@ -1,56 +1,11 @@
 //! Whether the target can be reached: the histories, and what the end of the WAL says about it (requirement K1).
 
-use super::chain::Chain;
 use super::checks::gap;
-use super::fetch::Source;
-use super::lineage::{Lineage, Lineages};
-use super::plan::Window;
-use super::reach;
 use super::request::{RecoveryTarget, RestoreRequest};
-use super::time::TargetTime;
-use crate::codec::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{Lsn, TimelineId, WalFileName, history::TimelineHistory};
+use crate::pg::Lsn;
+use crate::reach::{Chain, Source, TargetTime, Window, walk};
 use crate::repo::Manifest;
-use std::collections::BTreeSet;
-
-/// What the history files of the archive tell.
-#[derive(Debug, Default)]
-pub(super) struct Histories {
-    /// The lineage of each timeline whose history is there; the first timeline needs none.
-    pub lineages: Lineages,
-}
-
-/// Reads the history file of every timeline that the archive or a backup knows.
-pub(super) async fn histories(source: &Source, backups: &[Manifest]) -> Result<Histories> {
-    let mut timelines: BTreeSet<TimelineId> = source.cluster.timelines().await?.into_iter().collect();
-    timelines.extend(backups.iter().map(|backup| backup.end_timeline));
-    let mut histories = Histories::default();
-    histories.lineages.insert(TimelineId::FIRST, Lineage::first());
-    for timeline in timelines.into_iter().filter(|timeline| *timeline != TimelineId::FIRST) {
-        if let Some(lineage) = history(source, timeline).await? {
-            histories.lineages.insert(timeline, lineage);
-        }
-    }
-    Ok(histories)
-}
-
-async fn history(source: &Source, timeline: TimelineId) -> Result<Option<Lineage>> {
-    let key = source.cluster.layout().wal(&WalFileName::History(timeline));
-    let object = match source.cluster.get(&key).await {
-        Ok(object) => object,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gap) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let read = || {
-        let (header, plain) = codec::plain_of(&object.body, &source.identities)?;
-        super::fetch::must_belong(&header, Kind::Wal, source.cluster.layout().system())?;
-        TimelineHistory::parse(timeline, &plain).map_err(|error| Error::new(ErrorKind::Corrupt, error.to_string()))
-    };
-    let history = read().map_err(|error| error.context(&key))?;
-    let lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
-    Ok(Some(Lineage::new(timeline, lines)))
-}
 
 /// Refuses a target that replay would never come to: Postgres would replay everything and then stop with "recovery ended before
 /// configured recovery target was reached".
@@ -64,7 +19,7 @@ pub(super) async fn must_be_reachable(
     match &request.target {
         RecoveryTarget::Time(time) => time_is_reached(*time, request, chain, window),
         RecoveryTarget::Lsn(lsn) => {
-            let last = reach::last_record(source, backup, chain).await?;
+            let last = walk::last_record(source, backup, chain).await?;
             position_is_reached(*lsn, chain, last).map(|()| None)
         }
         RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Name(_) | RecoveryTarget::Xid(_) => {
@@ -125,9 +80,9 @@ fn position_is_reached(lsn: Lsn, chain: &Chain, last_record: Option<Lsn>) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::Hole;
-    use super::super::testing::{lsn, names};
     use super::*;
+    use crate::reach::Hole;
+    use crate::reach::testing::{lsn, names};
 
     fn chain(hole: bool) -> Chain {
         let [first, missing, next] =
@@ -144,7 +99,7 @@ mod tests {
     }
 
     fn window(until: Option<&str>) -> Window {
-        let until = until.map(|time| reach::Commit { time: time.parse().unwrap(), lsn: lsn("0/3000200") });
+        let until = until.map(|time| walk::Commit { time: time.parse().unwrap(), lsn: lsn("0/3000200") });
         Window { from: "2026-11-23 17:00:30Z".parse().unwrap(), until, end: lsn("0/4000000") }
     }
 

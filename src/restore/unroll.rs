@@ -259,9 +259,9 @@ fn must_stay_inside(path: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::backup;
     use super::*;
     use crate::codec::ContentHash;
+    use crate::reach::testing::backup;
     use crate::repo::index::Frame;
     use crate::repo::manifest::Archive;
 

@@ -34,6 +34,8 @@ pub struct Connection {
     encrypted: bool,
     /// A command has been sent whose end was not read.
     busy: bool,
+    /// IDENTIFY_SYSTEM has been run on it.
+    pub(super) identified: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -74,7 +76,7 @@ impl Connection {
 
     fn new(session: Session, host: Host, user: String) -> Self {
         let Session { channel, parameters, notices, encrypted } = session;
-        Self { channel, host, user, parameters, notices, encrypted, busy: false }
+        Self { channel, host, user, parameters, notices, encrypted, busy: false, identified: false }
     }
 
     /// The server that answered.

@@ -3,7 +3,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `options`, `dsn`, `service`, `passfile`, `account` | which server, as whom: resolved as libpq resolves it |
+//! | `options`, `dsn`, `service`, `passfile` | which server, as whom: resolved as libpq resolves it |
 //! | `socket`, `tls`, `certificate` | the byte stream beneath, plain or encrypted |
 //! | `startup` | the first messages: encryption, authentication, parameters |
 //! | `framing`, `replication_message` | bytes to messages and back; no I/O |
@@ -12,7 +12,6 @@
 //!
 //! Dropping a [`Connection`] ends it: the server notices at its next send and gives up what it was doing.
 
-mod account;
 mod certificate;
 mod connection;
 mod dsn;

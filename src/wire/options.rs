@@ -2,10 +2,10 @@
 //!
 //! Precedence, highest first: the connection string, the service file, the environment, defaults (`conninfo_add_defaults`).
 
-use super::account::Account;
 use super::dsn::{self, Pairs};
 use super::passfile::PassFile;
 use super::service;
+use crate::account::Account;
 use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
@@ -203,10 +203,11 @@ fn config(message: impl Into<String>) -> Error {
 impl ConnectOptions {
     /// The options that this connection string, the service file and this process's environment give.
     pub fn from_environment(dsn: Option<&str>) -> Result<Self> {
-        let account = Account::current();
+        let account = Account::of_uid(rustix::process::geteuid().as_raw());
         let variable = |name: &str| std::env::var(name).ok();
-        let home = variable("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or(account.home);
-        let user = account.name.or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+        let home = variable("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let home = home.or_else(|| account.as_ref().map(|account| account.home.clone()));
+        let user = account.map(|account| account.name).or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
         Self::resolve(dsn, &Environment { variable: &variable, home, user })
     }
 

@@ -61,6 +61,7 @@ impl Connection {
     /// Who the server is and how far it is.
     pub async fn identify_system(&mut self) -> Result<SystemInfo> {
         let result = self.command("IDENTIFY_SYSTEM").await?;
+        self.identified = true;
         let timeline = TimelineId::new(field(&result, 1, "timeline")?).ok_or_else(|| unexpected("timeline 0"))?;
         Ok(SystemInfo {
             system: field(&result, 0, "system identifier")?,
@@ -116,6 +117,10 @@ impl Connection {
     /// Streams WAL of a timeline from a position on, which should be the start of a segment. WAL that the server no longer has
     /// is `NotFound` (58P01), here or from [`ReplicationStream::next`].
     pub async fn start_replication(&mut self, start: Lsn, timeline: TimelineId) -> Result<ReplicationStream<'_>> {
+        if !self.identified {
+            // A standby of 13 learns its own timeline only by that, and refuses otherwise.
+            self.identify_system().await?;
+        }
         let command = format!("START_REPLICATION PHYSICAL {start} TIMELINE {timeline}");
         let mut query = self.query(&command).await?;
         let mut end = None;

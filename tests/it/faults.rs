@@ -5,7 +5,7 @@ use crate::support::proxy::{Plan, Proxy};
 use crate::support::{long_run, stores};
 use bytes::Bytes;
 use std::time::Duration;
-use walhalla::storage::{Bounds, Integrity, Key, Limits, PutMode, Storage as _};
+use walhalla::storage::{Bounds, Integrity, Key, Limits, PutMode};
 
 /// As many as five hundred broken lines, by lot; `WALHALLA_TEST_SEED` repeats a run.
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use walhalla::codec::{Identities, Recipients};
 use walhalla::pg::{SegmentName, WalFileName};
+use walhalla::reach::Source;
 use walhalla::repo::{Cluster, Manifest, Repository};
-use walhalla::restore::{self, RestorePlan, RestoreReport, RestoreRequest, Source};
+use walhalla::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use walhalla::storage::{Bounds, Limits, Storage, file::FileStorage};
 
 /// A server that archives into a directory, and the room of its tests.

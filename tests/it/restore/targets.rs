@@ -2,7 +2,8 @@
 
 use super::*;
 use walhalla::pg::Lsn;
-use walhalla::restore::{RecoveryTarget, Role, TargetAction, TargetTime};
+use walhalla::reach::TargetTime;
+use walhalla::restore::{RecoveryTarget, Role, TargetAction};
 
 #[test]
 fn to_the_end_of_the_archive() {

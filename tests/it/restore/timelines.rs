@@ -1,7 +1,8 @@
 //! Restores of restores: which timeline is followed.
 
 use super::*;
-use walhalla::restore::{Role, TargetTimeline};
+use walhalla::reach::TargetTimeline;
+use walhalla::restore::Role;
 
 #[test]
 fn the_newest_timeline_and_an_older_one_by_its_number() {

@@ -1,8 +1,8 @@
 //! What the WAL itself tells: when the last transaction ended, and where a name or a transaction is.
 
 use super::chain::{self, Chain, own_segments};
-use super::fetch::{Source, blocking, must_belong};
 use super::lineage::Lineage;
+use super::source::{Source, blocking, must_belong};
 use super::time::TargetTime;
 use crate::codec::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ struct Seen {
 }
 
 /// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments.
-pub(super) async fn last_commit(
+pub async fn last_commit(
     source: &Source,
     backup: &Manifest,
     lineage: &Lineage,
@@ -47,7 +47,7 @@ pub(super) async fn last_commit(
 }
 
 /// Where the last record of the chain begins: a position beyond it is never reached.
-pub(super) async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
+pub async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
     match chain.last {
         None => Ok(None),
         Some(name) => Ok(look_through(source, backup, name).await?.last_record),
@@ -72,7 +72,7 @@ async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> 
 
 /// Looks for the first milestone from `from` on that `wanted` says yes to, in these segments, which join one another.
 /// `remaining` is how many may still be read.
-pub(super) async fn find(
+pub async fn find(
     source: &Source,
     backup: &Manifest,
     names: &[SegmentName],
@@ -108,7 +108,7 @@ pub(super) async fn find(
 
 /// How a search ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// Here it is.
     Yes(Milestone),
     /// It is in none of the segments.
@@ -118,7 +118,7 @@ pub(super) enum Found {
 }
 
 /// Whether a milestone is the end of this transaction.
-pub(super) fn ends(milestone: &Milestone, wanted: u32) -> bool {
+pub fn ends(milestone: &Milestone, wanted: u32) -> bool {
     matches!(milestone.event, Event::Commit { xid } | Event::Abort { xid } if xid == wanted)
 }
 

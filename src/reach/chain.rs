@@ -6,7 +6,7 @@ use crate::repo::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Segments in the archive, by timeline, sorted.
-pub(super) type Archived = BTreeMap<TimelineId, Vec<SegmentName>>;
+pub type Archived = BTreeMap<TimelineId, Vec<SegmentName>>;
 
 /// WAL without a hole.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -33,12 +33,12 @@ pub struct Hole {
 }
 
 /// The segments that a backup carries itself.
-pub(super) fn own_segments(backup: &Manifest) -> BTreeSet<SegmentName> {
+pub fn own_segments(backup: &Manifest) -> BTreeSet<SegmentName> {
     backup.wal.iter().filter(|needed| needed.own).map(|needed| needed.name).collect()
 }
 
 /// Follows the WAL from the backup's start along a lineage.
-pub(super) fn from_backup(backup: &Manifest, lineage: &Lineage, archived: &Archived) -> Chain {
+pub fn from_backup(backup: &Manifest, lineage: &Lineage, archived: &Archived) -> Chain {
     let size = backup.wal_segment_size;
     let own = own_segments(backup);
     let is_there = |name: SegmentName| {
@@ -76,11 +76,7 @@ pub(super) fn from_backup(backup: &Manifest, lineage: &Lineage, archived: &Archi
 }
 
 /// The segments of the chain, oldest first.
-pub(super) fn names(
-    backup: &Manifest,
-    lineage: &Lineage,
-    chain: &Chain,
-) -> impl DoubleEndedIterator<Item = SegmentName> {
+pub fn names(backup: &Manifest, lineage: &Lineage, chain: &Chain) -> impl DoubleEndedIterator<Item = SegmentName> {
     let size = backup.wal_segment_size;
     let begin = backup.start_lsn.0 / size.bytes();
     let last = chain.last;
@@ -118,7 +114,7 @@ fn first_behind(
 }
 
 /// Whether everything up to this position is in the chain.
-pub(super) fn reaches(chain: &Chain, position: Lsn) -> bool {
+pub fn reaches(chain: &Chain, position: Lsn) -> bool {
     position <= chain.end && chain.last.is_some()
 }
 

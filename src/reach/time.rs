@@ -154,13 +154,13 @@ fn instant(text: &str, clock: DateTime, zone: &TimeZone) -> Result<Timestamp> {
 }
 
 /// Now, in whole seconds, for comments in files.
-pub(super) fn now() -> String {
+pub fn now() -> String {
     let now = Timestamp::now();
     now.round(Unit::Second).unwrap_or(now).to_string()
 }
 
 /// Now, as Postgres' manifest writes the time of a file.
-pub(super) fn now_for_postgres() -> String {
+pub fn now_for_postgres() -> String {
     Timestamp::now().strftime("%Y-%m-%d %H:%M:%S GMT").to_string()
 }
 

@@ -1,13 +1,15 @@
 //! Timelines: the way a timeline came, and which one to follow.
 
-use super::request::TargetTimeline;
+use super::Source;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{Lsn, SegmentSize, TimelineId};
 use crate::repo::Manifest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 /// A stretch of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
+pub struct Step {
     /// The timeline.
     pub timeline: TimelineId,
     /// Where it branched off its parent; 0 for the first.
@@ -18,7 +20,7 @@ pub(super) struct Step {
 
 /// A timeline with its ancestors, oldest first: the way replay takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lineage {
+pub struct Lineage {
     timeline: TimelineId,
     ancestors: Vec<Step>,
     begin: Lsn,
@@ -26,7 +28,7 @@ pub(super) struct Lineage {
 
 impl Lineage {
     /// The lineage of a timeline whose history file has these lines: parent, and where it was left; oldest first.
-    pub(super) fn new(timeline: TimelineId, lines: impl IntoIterator<Item = (TimelineId, Lsn)>) -> Self {
+    pub fn new(timeline: TimelineId, lines: impl IntoIterator<Item = (TimelineId, Lsn)>) -> Self {
         let mut begin = Lsn(0);
         let mut ancestors = Vec::new();
         for (parent, left) in lines {
@@ -37,23 +39,23 @@ impl Lineage {
     }
 
     /// The lineage of the first timeline.
-    pub(super) fn first() -> Self {
+    pub fn first() -> Self {
         Self::new(TimelineId::FIRST, [])
     }
 
     /// The timeline it leads to.
-    pub(super) fn timeline(&self) -> TimelineId {
+    pub fn timeline(&self) -> TimelineId {
         self.timeline
     }
 
     /// All its steps, oldest first.
-    pub(super) fn steps(&self) -> impl DoubleEndedIterator<Item = Step> + '_ {
+    pub fn steps(&self) -> impl DoubleEndedIterator<Item = Step> + '_ {
         let last = Step { timeline: self.timeline, begin: self.begin, end: None };
         self.ancestors.iter().copied().chain([last])
     }
 
     /// The timelines before the last, oldest first, each with where it was left.
-    pub(super) fn parents(&self) -> &[Step] {
+    pub fn parents(&self) -> &[Step] {
         &self.ancestors
     }
 
@@ -62,7 +64,7 @@ impl Lineage {
     }
 
     /// Whether replay along this lineage can begin at this backup: it starts and ends on it, before it was left.
-    pub(super) fn covers(&self, backup: &Manifest) -> bool {
+    pub fn covers(&self, backup: &Manifest) -> bool {
         let starts = self
             .step(backup.start_timeline)
             .is_some_and(|step| step.begin <= backup.start_lsn && step.end.is_none_or(|end| backup.start_lsn < end));
@@ -73,7 +75,7 @@ impl Lineage {
     }
 
     /// The timeline under which recovery reads the segment of this number: the newest that has begun in it.
-    pub(super) fn timeline_of(&self, number: u64, size: SegmentSize) -> TimelineId {
+    pub fn timeline_of(&self, number: u64, size: SegmentSize) -> TimelineId {
         self.steps()
             .rev()
             .find(|step| step.begin.0 / size.bytes() <= number)
@@ -81,11 +83,65 @@ impl Lineage {
     }
 }
 
+/// Along which timeline to replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetTimeline {
+    /// The newest that the backup can reach.
+    #[default]
+    Latest,
+    /// The backup's own.
+    Current,
+    /// This one.
+    Number(TimelineId),
+}
+
+impl FromStr for TargetTimeline {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "latest" => return Ok(Self::Latest),
+            "current" => return Ok(Self::Current),
+            _ => {}
+        }
+        let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        let number = match hex {
+            Some(digits) => crate::pg::hex_u32(digits, false),
+            None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+            None => None,
+        };
+        number.and_then(TimelineId::new).map(Self::Number).ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("no timeline: {text:?}"))
+                .hint("give latest, current, a number like 3, or 0x3")
+        })
+    }
+}
+
 /// All lineages that the archive's history files tell of, by timeline.
-pub(super) type Lineages = BTreeMap<TimelineId, Lineage>;
+pub type Lineages = BTreeMap<TimelineId, Lineage>;
+
+/// The lineage of every timeline that the archive or a backup knows and whose history is there; the first needs none.
+pub async fn lineages(source: &Source, backups: &[Manifest]) -> Result<Lineages> {
+    let mut timelines: BTreeSet<TimelineId> = source.cluster.timelines().await?.into_iter().collect();
+    timelines.extend(backups.iter().map(|backup| backup.end_timeline));
+    let mut lineages = Lineages::from([(TimelineId::FIRST, Lineage::first())]);
+    for timeline in timelines.into_iter().filter(|timeline| *timeline != TimelineId::FIRST) {
+        let history = match source.cluster.history(timeline, &source.identities).await {
+            // Deleted is as good as missing: a plan that needs it says so.
+            Err(error) if error.kind() == ErrorKind::Gap => None,
+            answer => answer?,
+        };
+        if let Some(history) = history {
+            let lines = history.history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
+            lineages.insert(timeline, Lineage::new(timeline, lines));
+        }
+    }
+    Ok(lineages)
+}
 
 /// Which timeline to follow from a backup, or why there is none.
-pub(super) fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineages) -> Option<&'a Lineage> {
+pub fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a Lineages) -> Option<&'a Lineage> {
     match asked {
         TargetTimeline::Current => lineages.get(&backup.end_timeline).filter(|lineage| lineage.covers(backup)),
         TargetTimeline::Number(timeline) => lineages.get(&timeline).filter(|lineage| lineage.covers(backup)),
@@ -97,7 +153,7 @@ pub(super) fn follow<'a>(asked: TargetTimeline, backup: &Manifest, lineages: &'a
 ///
 /// `latest` stays `latest` only where Postgres' own search is bound to find the same: it tries one number after the other and
 /// stops at the first without a history file, and takes the highest, related or not. Else the number is written (F5).
-pub(super) fn setting(
+pub fn setting(
     asked: TargetTimeline,
     chosen: &Lineage,
     backup: &Manifest,
@@ -195,5 +251,22 @@ mod tests {
         // An unrelated newest timeline: Postgres would refuse to start.
         let (written, _) = setting_of(&lineages(&[(2, &[(1, "0/5000000")]), (3, &[(1, "0/2000000")])]));
         assert_eq!(written, "2");
+    }
+
+    #[test]
+    fn timelines() {
+        let number = |n| TimelineId::new(n).map(TargetTimeline::Number).unwrap();
+        for (text, wanted) in [
+            ("latest", TargetTimeline::Latest),
+            ("current", TargetTimeline::Current),
+            ("1", number(1)),
+            ("12", number(12)),
+            ("0xC", number(12)),
+        ] {
+            assert_eq!(text.parse::<TargetTimeline>().unwrap(), wanted, "{text}");
+        }
+        for text in ["", "0", "-1", "+1", "0x", "0xg", "Latest", "4294967296", "1 "] {
+            assert!(text.parse::<TargetTimeline>().is_err(), "{text:?}");
+        }
     }
 }

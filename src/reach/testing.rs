@@ -1,24 +1,24 @@
-//! What this room's unit tests share.
+//! What the unit tests of this room and of its neighbours share.
 
 use crate::pg::{Lsn, PgMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 use crate::repo::Manifest;
 use crate::repo::manifest::NeededWal;
 use std::collections::BTreeMap;
 
-pub(super) fn tli(number: u32) -> TimelineId {
+pub(crate) fn tli(number: u32) -> TimelineId {
     TimelineId::new(number).unwrap()
 }
 
-pub(super) fn lsn(text: &str) -> Lsn {
+pub(crate) fn lsn(text: &str) -> Lsn {
     text.parse().unwrap()
 }
 
-pub(super) fn names(texts: &[&str]) -> Vec<SegmentName> {
+pub(crate) fn names(texts: &[&str]) -> Vec<SegmentName> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 /// A whole backup on one timeline; `letter` makes its id, and the minute at which it ended (`a`: 00, `b`: 01 …).
-pub(super) fn backup(letter: &str, timeline: u32, start: &str, end: &str) -> Manifest {
+pub(crate) fn backup(letter: &str, timeline: u32, start: &str, end: &str) -> Manifest {
     let (timeline, start_lsn, end_lsn) = (tli(timeline), lsn(start), lsn(end));
     let size = SegmentSize::DEFAULT;
     let mut wal = vec![SegmentName::at(timeline, start_lsn, size)];

@@ -19,7 +19,7 @@ pub struct Source {
 
 impl Source {
     /// Reads a whole object; one that is missing is a hole in the backup.
-    pub(super) async fn get(&self, key: &Key) -> Result<Object> {
+    pub async fn get(&self, key: &Key) -> Result<Object> {
         self.cluster.get(key).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => error.with_kind(ErrorKind::Gap).context("the backup is not whole"),
             _ => error,
@@ -27,13 +27,7 @@ impl Source {
     }
 
     /// The plain bytes of an object that the manifest vouches for.
-    pub(super) async fn vouched(
-        &self,
-        backup: &Manifest,
-        key: Key,
-        kind: Kind,
-        reference: &ObjectRef,
-    ) -> Result<Vec<u8>> {
+    pub async fn vouched(&self, backup: &Manifest, key: Key, kind: Kind, reference: &ObjectRef) -> Result<Vec<u8>> {
         let object = self.get(&key).await?;
         let (identities, system) = (self.identities.clone(), backup.system_identifier);
         let reference = reference.clone();
@@ -52,7 +46,7 @@ impl Source {
     }
 
     /// The records of one part of the index.
-    pub(super) async fn index_part(&self, backup: &Manifest, number: u32) -> Result<Vec<index::Record>> {
+    pub async fn index_part(&self, backup: &Manifest, number: u32) -> Result<Vec<index::Record>> {
         let key = self.cluster.layout().backup_index(&backup.id, number);
         let reference = backup.index.get(number as usize).ok_or_else(not_vouched)?;
         let plain = self.vouched(backup, key.clone(), Kind::BackupIndex, reference).await?;
@@ -67,7 +61,7 @@ impl Source {
 }
 
 /// Refuses an object of another sort or another cluster.
-pub(super) fn must_belong(header: &ObjectHeader, kind: Kind, system: crate::pg::SystemIdentifier) -> Result<()> {
+pub fn must_belong(header: &ObjectHeader, kind: Kind, system: crate::pg::SystemIdentifier) -> Result<()> {
     if header.subject.kind == kind && header.subject.system_identifier == system {
         return Ok(());
     }
@@ -78,12 +72,12 @@ pub(super) fn must_belong(header: &ObjectHeader, kind: Kind, system: crate::pg::
 }
 
 /// The object is whole, but not the one that the backup was made with.
-pub(super) fn not_vouched() -> Error {
+pub fn not_vouched() -> Error {
     Error::new(ErrorKind::Corrupt, "the object is not the one that the backup names")
 }
 
 /// Runs what computes, or waits for a disk, beside the network.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::new(ErrorKind::Bug, "a thread of the restore died").because(error))?
