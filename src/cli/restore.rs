@@ -34,7 +34,7 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Restore) -> Result<()
         }
         return Ok(());
     }
-    let watcher = Watcher { bar: show::progress(Some(plan.bytes)) };
+    let watcher = Watcher { bar: show::progress(Some(plan.tar_bytes)) };
     let report = execute(&source, &plan, &watcher).await;
     watcher.bar.finish_and_clear();
     let report = report?;

@@ -2,7 +2,7 @@
 
 use super::chain::{self, Archived, Chain};
 use super::lineage::{self, Lineage, Lineages, TargetTimeline};
-use super::{Source, walk};
+use super::{Source, TargetTime, walk};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
 use crate::repo::Manifest;
@@ -10,8 +10,8 @@ use crate::repo::Manifest;
 /// From when to when one can restore.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Window {
-    /// The end of the backup: RFC 3339, UTC.
-    pub from: String,
+    /// The end of the backup.
+    pub from: TargetTime,
     /// The last commit in the WAL that is there; none if the last segments hold none: then the end is not known.
     pub until: Option<walk::Commit>,
     /// Nothing behind this position can be replayed.
@@ -41,11 +41,16 @@ pub async fn chain(source: &Source, lineage: &Lineage, backup: &Manifest) -> Res
     Ok(chain::from_backup(backup, lineage, &archived))
 }
 
+/// From when on one can restore: the end of the backup.
+pub fn start(backup: &Manifest) -> Result<TargetTime> {
+    TargetTime::from_manifest(&backup.finished_at)
+}
+
 /// How far one can go from this backup; `None` where no timeline of the archive holds it.
 pub async fn reach(source: &Source, backup: &Manifest, lineages: &Lineages) -> Result<Option<Reach>> {
     let Some(lineage) = lineage::follow(TargetTimeline::Latest, backup, lineages) else { return Ok(None) };
     let chain = chain(source, lineage, backup).await?;
     let until = walk::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: backup.finished_at.clone(), until, end: chain.end };
+    let window = Window { from: start(backup)?, until, end: chain.end };
     Ok(Some(Reach { timeline: lineage.timeline(), chain, window }))
 }

@@ -38,7 +38,15 @@ pub(super) fn candidates<'a>(
         let rank = |c: &Candidate<'a>| (c.lineage.timeline(), c.backup.end_lsn);
         rank(b).cmp(&rank(a)).then_with(|| b.backup.finished_at.cmp(&a.backup.finished_at))
     });
-    if candidates.is_empty() { Err(none_at_all(request, backups)) } else { Ok(candidates) }
+    if !candidates.is_empty() {
+        return Ok(candidates);
+    }
+    // Where none leads anywhere, what stands in the newest one's way is worth more than a count.
+    let newest = backups.iter().filter(|backup| backup.damaged.is_empty()).max_by_key(|backup| backup.end_lsn);
+    Err(newest.map_or_else(
+        || none_at_all(backups),
+        |backup| must_be_full(backup).err().unwrap_or_else(|| not_on_timeline(request, backup, lineages)),
+    ))
 }
 
 /// The best candidate that ended before the target, where that can be told without reading WAL: all targets but a name and a
@@ -95,30 +103,32 @@ fn no_such_backup(id: &crate::repo::BackupId, backups: &[Manifest]) -> Error {
 }
 
 fn not_on_timeline(request: &RestoreRequest, backup: &Manifest, lineages: &Lineages) -> Error {
-    let what = match request.timeline {
+    let elsewhere = "choose another --target-timeline or --backup; nothing was written".to_owned();
+    let (what, hint) = match request.timeline {
         TargetTimeline::Number(timeline) if !lineages.contains_key(&timeline) => {
-            format!("timeline {timeline} is not in the archive: there is no {}.history", timeline.hex())
+            (format!("timeline {timeline} is not in the archive: there is no {}.history", timeline.hex()), elsewhere)
         }
         TargetTimeline::Number(timeline) => {
-            format!("timeline {timeline} had left timeline {} before backup {} ended", backup.end_timeline, backup.id)
+            (format!("timeline {timeline} does not go through the whole of backup {}", backup.id), elsewhere)
         }
         TargetTimeline::Latest | TargetTimeline::Current => {
-            format!("the history of backup {}'s timeline {} is not in the archive", backup.id, backup.end_timeline)
+            let name = format!("{}.history", backup.end_timeline.hex());
+            let hint =
+                format!("archive it from where it still is: walhalla-archive pg_wal/{name}; nothing was written");
+            (format!("{name} is missing from the archive, and backup {} is on that timeline", backup.id), hint)
         }
     };
-    Error::new(ErrorKind::Config, what).hint("choose another --target-timeline or --backup; nothing was written")
+    Error::new(ErrorKind::Config, what).hint(hint)
 }
 
-fn none_at_all(request: &RestoreRequest, backups: &[Manifest]) -> Error {
+fn none_at_all(backups: &[Manifest]) -> Error {
     let damaged = backups.iter().filter(|backup| !backup.damaged.is_empty()).count();
-    let what = match (backups.len(), damaged) {
-        (0, _) => "there is no backup in the repository".to_owned(),
-        (all, damaged) if all == damaged => format!("there are only damaged backups ({damaged})"),
-        (all, _) => format!("none of the {all} backups leads to the timeline asked for ({:?})", request.timeline),
-    };
-    let hint =
-        if damaged > 0 { "a damaged backup can be restored by naming it with --backup" } else { "see walhalla list" };
-    Error::new(ErrorKind::Config, what).hint(hint)
+    if damaged == 0 {
+        return Error::new(ErrorKind::Config, "there is no backup in the repository")
+            .hint("take one with walhalla backup");
+    }
+    Error::new(ErrorKind::Config, format!("there are only damaged backups ({damaged})"))
+        .hint("a damaged backup can be restored by naming it with --backup; see walhalla list")
 }
 
 /// The earliest that could be restored to, in the target's own terms.

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 /// Stored bytes that may be under way or waiting to be decoded, in KiB.
-const BUDGET_KIB: u32 = 48 << 10;
+const BUDGET_KIB: u32 = 32 << 10;
 /// More threads than this do not decode: each takes some MiB.
 const MOST_THREADS: usize = 8;
 

@@ -11,11 +11,8 @@ use super::target;
 use super::{checks, minimal, search};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
-use crate::reach::Chain;
-use crate::reach::chain;
 use crate::reach::lineage::Lineages;
-use crate::reach::source::Source;
-use crate::reach::{Window, lineage, walk, window};
+use crate::reach::{Chain, Source, Window, chain, lineage, walk, window};
 use crate::repo::{BackupId, Manifest};
 use std::path::PathBuf;
 
@@ -46,8 +43,10 @@ pub struct RestorePlan {
     pub tablespaces: Vec<Tablespace>,
     /// Regular files to write.
     pub files: u64,
-    /// Bytes that they take.
+    /// Bytes that they take on a disk.
     pub bytes: u64,
+    /// Bytes of the backup's tar streams: what [`super::Progress::advance`] is told of in all.
+    pub tar_bytes: u64,
     /// Room needed, by file system.
     pub space: Vec<Space>,
     /// Configuration files to write, because the backup has none.
@@ -110,7 +109,12 @@ pub struct WalPlan {
 }
 
 fn without_secrets<S: serde::Serializer>(settings: &[Setting], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(settings.iter().map(|(name, value)| (*name, shown(name, value))))
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        value: &'a str,
+    }
+    serializer.collect_seq(settings.iter().map(|(name, value)| Line { name, value: shown(name, value) }))
 }
 
 /// A setting's value as it may be shown: a connection string may hold a password.
@@ -140,7 +144,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
     notes.extend(checks::histories_are_there(lineage, backup, &lineages)?);
     let until = walk::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: backup.finished_at.clone(), until, end: chain.end };
+    let window = Window { from: window::start(backup)?, until, end: chain.end };
     notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
 
     let inventory = inventory::take(source, backup).await?;
@@ -170,6 +174,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         window,
         files: inventory.archives.values().map(|extent| extent.files).sum(),
         bytes: inventory.archives.values().map(|extent| extent.on_disk).sum(),
+        tar_bytes: backup.archives.iter().map(|archive| archive.tar_bytes).sum(),
         space,
         tablespaces,
         configuration,

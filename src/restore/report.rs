@@ -116,6 +116,9 @@ impl RestorePlan {
     /// From when to when one can restore.
     pub fn window_in_words(&self) -> String {
         match &self.window.until {
+            Some(last) if last.time <= self.window.from => {
+                format!("to {}, the end of the backup: nothing was committed after it", self.window.from)
+            }
             Some(last) => format!("from {} to {}", self.window.from, last.time),
             None => format!("from {} on; when the WAL ends, at {}, is not known", self.window.from, self.window.end),
         }

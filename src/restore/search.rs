@@ -27,7 +27,10 @@ pub(super) async fn before_milestone<'a>(
     for candidate in candidates {
         let Candidate { backup, lineage } = candidate;
         let chain = window::chain(source, lineage, backup).await?;
-        hole = hole.or_else(|| gap(&chain, &format!("{} was not found", request.target)));
+        let accepted = chain.hole.as_ref().is_some_and(|hole| request.accept_gap.contains(&hole.missing));
+        if !accepted {
+            hole = hole.or_else(|| gap(&chain, &format!("{} was not found", request.target)));
+        }
         let size = backup.wal_segment_size;
         let is_in = |name: &SegmentName| {
             name.start(size)

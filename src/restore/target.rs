@@ -4,11 +4,7 @@ use super::checks::gap;
 use super::request::{RecoveryTarget, RestoreRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::Lsn;
-use crate::reach::Chain;
-use crate::reach::TargetTime;
-use crate::reach::Window;
-use crate::reach::source::Source;
-use crate::reach::walk;
+use crate::reach::{Chain, Source, TargetTime, Window, walk};
 use crate::repo::Manifest;
 
 /// Refuses a target that replay would never come to: Postgres would replay everything and then stop with "recovery ended before
@@ -57,10 +53,13 @@ fn time_is_reached(
             last.time, last.lsn
         ),
     )
-    .hint(format!(
-        "leave --target-time out to restore all there is; one can restore to any time from {} to before {}",
-        window.from, last.time
-    )))
+    .hint(match last.time <= window.from {
+        true => "leave --target-time out to restore all there is: nothing was committed after the backup".to_owned(),
+        false => format!(
+            "leave --target-time out to restore all there is; one can restore to any time from {} to before {}",
+            window.from, last.time
+        ),
+    }))
 }
 
 /// A position is reached when a record begins at it or behind it.
@@ -101,7 +100,7 @@ mod tests {
 
     fn window(until: Option<&str>) -> Window {
         let until = until.map(|time| walk::Commit { time: time.parse().unwrap(), lsn: lsn("0/3000200") });
-        Window { from: "2026-11-23T17:00:30Z".into(), until, end: lsn("0/4000000") }
+        Window { from: "2026-11-23 17:00:30Z".parse().unwrap(), until, end: lsn("0/4000000") }
     }
 
     #[test]
@@ -115,7 +114,10 @@ mod tests {
         assert_eq!(check("2026-11-23 17:05:00Z", false, false, last).unwrap(), None);
         let error = check("2026-11-23 17:05:00Z", true, false, last).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("from 2026-11-23T17:00:30Z to before 2026-11-23 17:05:00 UTC"), "{error}");
+        assert!(
+            error.to_string().contains("from 2026-11-23 17:00:30 UTC to before 2026-11-23 17:05:00 UTC"),
+            "{error}"
+        );
         let error = check("2026-11-23 17:06:00Z", true, true, last).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Gap);
         assert!(check("2026-11-23 17:06:00Z", true, false, None).unwrap().unwrap().contains("could not be checked"));

@@ -57,8 +57,8 @@ fn wal_that_the_backup_brings_itself() {
         let from = world.path("repository").join(layout.wal(&name).as_str());
         let to = world.path("repository").join(layout.backup_wal(&backup.id, &name).as_str());
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        #[allow(clippy::disallowed_methods)] // A test moves what it made.
-        std::fs::rename(from, to).unwrap();
+        std::fs::copy(&from, to).unwrap();
+        std::fs::remove_file(from).unwrap();
     }
     user::give(&world.path("repository"));
     let request = RestoreRequest { target: RecoveryTarget::Immediate, role: Role::Copy, ..world.request("copy") };
