@@ -5,7 +5,7 @@ use super::repository::{Cluster, Deposited};
 use crate::codec::{Encoded, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::WalFileName;
-use crate::storage::{Integrity, Key, PutMode, StorageErrorKind};
+use crate::storage::{Integrity, Key, Object, PutMode, StorageErrorKind};
 
 /// How often one deposit begins anew because the object under its key came or went meanwhile.
 const ROUNDS: usize = 4;
@@ -88,7 +88,7 @@ impl Cluster {
     }
 
     /// Reads back what is under the key. The same content ends well, as `same`; other content is refused; what nobody could
-    /// restore is replaced. `None`: it has changed meanwhile, begin anew.
+    /// restore is replaced, after a second look. `None`: it has changed meanwhile, begin anew.
     async fn settle(&self, offer: &Offer, same: Deposited) -> Result<Option<Deposited>> {
         let object = match self.storage.get(&offer.key, None).await {
             Ok(object) => object,
@@ -98,7 +98,20 @@ impl Cluster {
         match offer.judge(&object.body).await? {
             Verdict::Same => Ok(Some(same)),
             Verdict::Other(refusal) => Err(refusal),
-            Verdict::Worthless(why) => self.replace(offer, object.etag, &why).await,
+            Verdict::Worthless(why) => match self.reads_the_same(offer, &object).await? {
+                true => self.replace(offer, object.etag, &why).await,
+                false => Ok(None),
+            },
+        }
+    }
+
+    /// Whether the key reads once more as it just did. `If-Match` on a tag proves that the object is still the one that was
+    /// read, not that it was read right: one garbled answer must not cost a good object.
+    async fn reads_the_same(&self, offer: &Offer, first: &Object) -> Result<bool> {
+        match self.storage.get(&offer.key, None).await {
+            Ok(again) => Ok(again.body == first.body && again.etag == first.etag),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(Error::from(error).context("reading once more what seemed worthless")),
         }
     }
 }
@@ -209,7 +222,7 @@ mod tests {
             assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
             let (create, read, replace) =
                 (format!("PUT create {KEY}"), format!("GET {KEY}"), format!("PUT match {KEY}"));
-            assert_eq!(shelf.requests(), [create, read, replace]);
+            assert_eq!(shelf.requests(), [create, read.clone(), read, replace]);
             assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         }
         // Somebody was faster with the same, or with something else.
@@ -222,6 +235,46 @@ mod tests {
             assert_eq!(deposit(&cluster, &ours).await.map_err(|error| error.kind()), ends);
             assert_eq!(shelf.body(KEY).unwrap(), theirs.bytes);
         }
+    }
+
+    /// A tag proves that the object is the one that was read, not that it was read right.
+    #[tokio::test]
+    async fn one_garbled_answer_costs_no_good_object() {
+        let (theirs, ours) = (object(1, b"theirs"), object(1, b"ours"));
+        let html = || Fault::Answer(Bytes::from_static(b"<html>captive portal</html>"));
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        shelf.place(KEY, theirs.bytes.clone());
+        shelf.fault("GET", KEY, html());
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Duplicate);
+        assert_eq!(deposit(&cluster, &theirs).await.unwrap(), Deposited::Already);
+        // Each reading another: nothing can be said, and nothing is written.
+        for number in 0..2 * ROUNDS {
+            shelf.fault("GET", KEY, Fault::Answer(format!("<html>{number}</html>").into()));
+        }
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        // It is gone, or out of reach, at the second look.
+        for (kind, ends) in [
+            (StorageErrorKind::NotFound { deleted: false }, ErrorKind::Duplicate),
+            (StorageErrorKind::Unavailable, ErrorKind::Unavailable),
+        ] {
+            shelf.fault("GET", KEY, html());
+            shelf.fault("GET", KEY, Fault::Fail(kind));
+            assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ends);
+        }
+        assert_eq!(shelf.history(KEY), [theirs.bytes]);
+
+        let identity = "7/cluster.json";
+        let (shelf, cluster) = super::tests::shelf(Personality::HONEST);
+        let resized = super::super::testing::identity();
+        let resized = super::super::ClusterIdentity {
+            wal_segment_size: crate::pg::SegmentSize::new(64 << 20).unwrap(),
+            ..resized
+        };
+        shelf.place(identity, resized.to_bytes());
+        shelf.fault("GET", identity, html());
+        let error = cluster.ensure_identity(&super::super::testing::identity()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert_eq!(shelf.history(identity), [Bytes::from(resized.to_bytes())]);
     }
 
     #[tokio::test]
