@@ -133,6 +133,10 @@ pub enum Integrity {
     WrongOnPurpose,
 }
 
+/// No object of ours has more bytes: a segment of 1 GiB, the largest that Postgres knows, and what wraps it. What has is not
+/// read; nobody makes us reserve memory without end.
+pub const LARGEST_OBJECT: u64 = (1 << 30) + (64 << 20);
+
 /// A stored object, whole or the asked part of it.
 #[derive(Debug, Clone)]
 pub struct Object {

@@ -4,7 +4,7 @@ use super::trouble;
 use crate::durable;
 use crate::storage::bounded::Progress;
 use crate::storage::memory::clip;
-use crate::storage::{ETag, Key, Object, PutMode, StorageError, StorageErrorKind, StorageResult};
+use crate::storage::{ETag, Key, LARGEST_OBJECT, Object, PutMode, StorageError, StorageErrorKind, StorageResult};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
@@ -88,6 +88,11 @@ impl Disk {
         let metadata = file.metadata().unwrap_or(metadata);
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         let part = range.map_or(0..length, |range| clip(&range, length));
+        if part.len() as u64 > LARGEST_OBJECT {
+            let message =
+                format!("cannot read {}: it has {} bytes, and is no object of ours", path.display(), part.len());
+            return Err(StorageError::new(StorageErrorKind::Config, message));
+        }
         let body = read_part(&mut file, &part, progress).map_err(|cause| trouble::failed("read", &path, &cause))?;
         if body.len() != part.len() {
             let message = format!("cannot read {}: it became shorter meanwhile", path.display());

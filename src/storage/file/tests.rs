@@ -167,6 +167,54 @@ async fn listed_in_byte_order_across_folders_and_pages() {
     assert_eq!(storage.folders("a/").await.unwrap(), ["b"]);
     assert!(storage.folders("none/").await.unwrap().is_empty());
 }
+/// A folder of the storage may be a link to another volume. When that one is not mounted, what lies there is not absent.
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_no_absence() {
+    let (root, storage) = storage();
+    let volume = tempfile::tempdir().unwrap();
+    put(&storage, "7/cluster.json", b"x", PutMode::CreateOnly).await.unwrap();
+    std::fs::create_dir(volume.path().join("wal")).unwrap();
+    std::os::unix::fs::symlink(volume.path().join("wal"), root.path().join("7/wal")).unwrap();
+    put(&storage, "7/wal/1/a", b"x", PutMode::CreateOnly).await.unwrap();
+    assert_eq!(names(&list_all(&storage, "7/").await.unwrap()), ["7/cluster.json", "7/wal/1/a"]);
+    assert!(storage.get(&key("7/wal/1/b"), None).await.unwrap_err().is_not_found());
+    assert!(list_all(&storage, "7/wal/2/").await.unwrap().is_empty());
+
+    std::fs::rename(volume.path().join("wal"), volume.path().join("unmounted")).unwrap();
+    let mut errors = Vec::new();
+    for name in ["7/wal", "7/wal/1/a", "7/wal/1/b"] {
+        errors.push(storage.get(&key(name), None).await.unwrap_err());
+    }
+    for prefix in ["", "7/", "7/w", "7/wal", "7/wal/", "7/wal/1/", "7/wal/1/a"] {
+        errors.push(storage.list(&ListRequest::prefix(prefix)).await.unwrap_err());
+    }
+    for prefix in ["7/", "7/wal/", "7/wal/1/"] {
+        errors.push(storage.folders(prefix).await.unwrap_err());
+    }
+    errors.push(storage.delete(&key("7/wal/1/a")).await.unwrap_err());
+    errors.push(put(&storage, "7/wal/1/b", b"x", PutMode::CreateOnly).await.unwrap_err());
+    for error in errors {
+        assert_eq!(error.kind, StorageErrorKind::LocalIo, "{error}");
+        assert!(error.message.contains("7/wal") && error.hint.unwrap().contains("mounted"), "{}", error.message);
+    }
+    // What lies elsewhere is no concern of it.
+    assert_eq!(names(&list_all(&storage, "7/cluster").await.unwrap()), ["7/cluster.json"]);
+    assert!(storage.get(&key("7/other"), None).await.unwrap_err().is_not_found());
+    std::fs::rename(volume.path().join("unmounted"), volume.path().join("wal")).unwrap();
+    storage.get(&key("7/wal/1/a"), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_larger_than_any_object_of_ours_is_not_read() {
+    let (root, storage) = storage();
+    let sparse = std::fs::File::create(root.path().join("a")).unwrap();
+    sparse.set_len(crate::storage::LARGEST_OBJECT + 1).unwrap();
+    let error = storage.get(&key("a"), None).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Config, "{error}");
+    assert!(error.message.contains("no object of ours"), "{error}");
+    assert_eq!(storage.get(&key("a"), Some(0..3)).await.unwrap().body, vec![0; 3]);
+}
+
 
 #[tokio::test]
 async fn deleting_leaves_no_empty_folders() {

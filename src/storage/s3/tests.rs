@@ -302,6 +302,17 @@ async fn a_body_that_is_cut_is_no_object() {
 async fn parts_of_objects() {
     let part = |range: &str, body: &str| {
         answer("206 Partial Content", &format!("etag: \"t\"\r\ncontent-range: {range}\r\n"), body)
+#[tokio::test]
+async fn what_is_larger_than_any_object_of_ours_is_not_read() {
+    for announced in ["1140850689", "9223372036854775807"] {
+        let head = format!("HTTP/1.1 200 OK\r\netag: \"t\"\r\ncontent-length: {announced}\r\n\r\nabc");
+        let server = Server::start([Act::SayAndHang(head)]).await;
+        let refused = storage(&server).get(&key(), None).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Config, "{refused}");
+        assert!(refused.message.contains(announced) && refused.message.contains("no object of ours"), "{refused}");
+    }
+}
+
     };
     let whole = answer("200 OK", "etag: \"t\"\r\n", "0123456789");
     for (act, range, body) in [
