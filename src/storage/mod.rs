@@ -244,6 +244,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Where this is, for messages and as the key of caches: endpoint, bucket and prefix, without secrets.
     fn location(&self) -> &str;
+
+    /// The region that the store itself named, where the settings name another: each process learns it anew, with one refused
+    /// request, until they do. `None` where there is nothing to say.
+    fn region_learnt(&self) -> Option<String> {
+        None
+    }
 }
 
 /// All entries under a prefix, sorted by key in byte order, whatever order the store lists in.

@@ -229,6 +229,11 @@ impl Storage for S3Storage {
     fn location(&self) -> &str {
         &self.location
     }
+
+    fn region_learnt(&self) -> Option<String> {
+        let (region, _) = self.client();
+        (region.as_ref() != self.settings.region).then(|| region.to_string())
+    }
 }
 
 /// A client of our own making: nothing is looked up, nothing tried again, nothing timed but by us.

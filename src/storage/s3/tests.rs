@@ -245,6 +245,10 @@ async fn a_region_that_the_store_names_is_tried_once_and_kept() {
         let regions: Vec<bool> =
             server.requests().iter().map(|request| request.contains("/eu-north-1/s3/aws4_request")).collect();
         assert_eq!(regions, [false, true, true]);
+        assert_eq!(storage.region_learnt().as_deref(), Some("eu-north-1"));
+        let retrying = crate::storage::Retrying::new(Arc::new(storage), Limits::new(Bounds::PATIENT));
+        assert_eq!(retrying.region_learnt().as_deref(), Some("eu-north-1"));
+        assert_eq!(self::storage(&server).region_learnt(), None);
         // Where that does not help, it is said and not repeated.
         let server = Server::start([refusal]).await;
         let refused = self::storage(&server).get(&key(), None).await.unwrap_err();
