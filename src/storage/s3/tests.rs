@@ -338,6 +338,28 @@ async fn what_is_larger_than_any_object_of_ours_is_not_read() {
 }
 
 #[tokio::test]
+async fn a_listing_that_is_none_is_never_an_empty_or_endless_one() {
+    let xml = |inner: &str| answer("200 OK", "", &format!("<?xml version=\"1.0\"?>{inner}"));
+    let repeats = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>\
+                   </ListBucketResult>";
+    for inner in ["<ListBucketResult/>", "<ListBucketResult></ListBucketResult>", repeats] {
+        let server = Server::start([xml(inner)]).await;
+        let storage = storage(&server);
+        let refused = crate::storage::list_all(&storage, "a").await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
+        let refused = storage.folders("").await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
+        assert!(server.requests().len() <= 4);
+    }
+    // What is listed is there, whatever is not said of it.
+    let bare = "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>some/prefix/a</Key></Contents>\
+                </ListBucketResult>";
+    let server = Server::start([xml(bare)]).await;
+    let entries = crate::storage::list_all(&storage(&server), "a").await.unwrap();
+    assert_eq!(entries.iter().map(|entry| (entry.key.as_str(), entry.size)).collect::<Vec<_>>(), [("a", 0)]);
+}
+
+#[tokio::test]
 async fn listings_page_by_page() {
     let listing = |more: bool, inner: &str| {
         let token = if more { "<NextContinuationToken>t+1</NextContinuationToken>" } else { "" };
