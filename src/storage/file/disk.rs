@@ -108,7 +108,8 @@ impl Disk {
         let _lock = self.lock()?;
         match std::fs::remove_file(&path) {
             Ok(()) => {}
-            Err(cause) if is_absence(&cause) || cause.kind() == Io::IsADirectory => return Ok(()),
+            Err(cause) if is_absence(&cause) => return self.vouch_for_absence(key.as_str()),
+            Err(cause) if cause.kind() == Io::IsADirectory => return Ok(()),
             Err(cause) => return Err(trouble::failed("delete", &path, &cause)),
         }
         let mut folder = parent(&path);
@@ -132,9 +133,36 @@ impl Disk {
         Err(StorageError { hint: Some(hint), ..StorageError::new(StorageErrorKind::Config, message) })
     }
 
-    /// The error of a key that is not there; of the root, where that is not there either.
+    /// An error unless the kernel's "no such name" for a path below the root may be believed: the root is there, and no link on
+    /// the way leads nowhere, as one to a volume does that is not mounted.
+    pub(super) fn vouch_for_absence(&self, path: &str) -> StorageResult<()> {
+        self.require_root()?;
+        let mut place = self.root.clone();
+        let mut through_link = false;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            place.push(part);
+            match place.symlink_metadata() {
+                Ok(found) => through_link |= found.is_symlink(),
+                Err(cause) if is_absence(&cause) => return Ok(()),
+                Err(cause) => return Err(trouble::failed("look at", &place, &cause)),
+            }
+            match place.metadata() {
+                Ok(_) => {}
+                Err(cause) if is_absence(&cause) => return Err(trouble::leads_nowhere(&place)),
+                Err(cause) => return Err(trouble::failed("look at", &place, &cause)),
+            }
+        }
+        // All of it is there now, behind a link: a volume that was mounted in this very moment, perhaps.
+        if through_link && !place.is_dir() {
+            let message = format!("cannot read {}: it has come in this moment", place.display());
+            return Err(StorageError::new(StorageErrorKind::Unavailable, message));
+        }
+        Ok(())
+    }
+
+    /// The error of a key that is not there; of what else makes it seem so.
     fn absent(&self, key: &Key) -> StorageError {
-        match self.require_root() {
+        match self.vouch_for_absence(key.as_str()) {
             Err(error) => error,
             Ok(()) => {
                 let message = format!("cannot read {key}: no such file in {}", self.root.display());
@@ -195,6 +223,9 @@ impl Disk {
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             folder.push(part);
             match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
+                Err(cause) if cause.kind() == Io::AlreadyExists && trouble::is_dangling(&folder) => {
+                    return Err(trouble::leads_nowhere(&folder));
+                }
                 Err(cause) if cause.kind() != Io::AlreadyExists => {
                     return Err(trouble::failed("create the folder", &folder, &cause));
                 }
