@@ -45,9 +45,20 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
     Ok(())
 }
 
+    if let Some(region) = cluster.storage().region_learnt() {
+        show::note(&region_advice(&region));
+    }
 /// Tries everything that archiving and restoring will need: create, read, list, and what the endpoint makes of conditions.
 async fn prove(cluster: &Cluster) -> Result<Capabilities> {
     let capabilities = cluster.probe().await?;
+/// The storage named another region than the settings: without them each process would learn it anew.
+fn region_advice(region: &str) -> String {
+    format!(
+        "\nnote: the storage says that its region is another one, and every call asks twice until the settings say so: \
+         s3_region = \"{region}\" in the configuration, or WALHALLA_S3_REGION={region}"
+    )
+}
+
     cluster.timelines().await.map_err(|error| error.context("cannot list what is archived"))?;
     Ok(capabilities)
 }
