@@ -40,9 +40,12 @@ impl Cluster {
         match first {
             Err(error) if may_lie_beside && matches!(error.kind(), ErrorKind::Duplicate | ErrorKind::Corrupt) => {
                 let key = self.layout.wal_beside(name, &object.header.plain_hash);
-                tracing::warn!("{error}; stored beside it as {key}");
+                let first = match error.kind() {
+                    ErrorKind::Duplicate => "other content (another promotion's)",
+                    _ => "something that nobody could restore, and that cannot safely be replaced here",
+                };
                 match self.deposit(&key, object).await {
-                    Ok(_) => Ok(Deposited::Beside),
+                    Ok(_) => Ok(Deposited::Beside(first.to_owned())),
                     // The key carries the hash: other content there is no second promotion, but something amiss.
                     Err(error) if error.kind() == ErrorKind::Duplicate => Err(error.with_kind(ErrorKind::Corrupt)),
                     Err(error) => Err(error),
@@ -67,8 +70,7 @@ impl Cluster {
                     self.settle(offer, Deposited::Already).await?
                 }
                 Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => {
-                    tracing::warn!("{error}; storing by the claim protocol from now on");
-                    self.refute_create_only();
+                    self.refute_create_only(&error.to_string());
                     None
                 }
                 Err(error) => return Err(error.into()),
@@ -173,14 +175,14 @@ mod tests {
         for garbled in [Bytes::new(), ours.bytes.slice(..HEADER_LEN), Bytes::from_static(b"x")] {
             shelf.remove(KEY, false);
             shelf.fault("PUT", KEY, Fault::Garble(garbled));
-            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            assert!(matches!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced(_)));
             assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         }
         // The replacement is read back as well.
         shelf.remove(KEY, false);
         shelf.fault("PUT", KEY, Fault::Garble(Bytes::new()));
         shelf.fault("PUT", KEY, Fault::Garble(Bytes::from_static(b"still not")));
-        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+        assert!(matches!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced(_)));
         assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         // Acknowledged and not there, again and again: never a success.
         shelf.remove(KEY, false);
@@ -219,7 +221,8 @@ mod tests {
         for worthless in [Bytes::new(), Bytes::from_static(b"junk"), ours.bytes.slice(..ours.bytes.len() - 1)] {
             let (shelf, cluster) = shelf(Personality::HONEST);
             shelf.place(KEY, worthless.clone());
-            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            let Deposited::Replaced(why) = deposit(&cluster, &ours).await.unwrap() else { panic!("not replaced") };
+            assert!(!why.is_empty());
             let (create, read, replace) =
                 (format!("PUT create {KEY}"), format!("GET {KEY}"), format!("PUT match {KEY}"));
             assert_eq!(shelf.requests(), [create, read.clone(), read, replace]);
@@ -299,7 +302,7 @@ mod tests {
     async fn unknown_whether_tags_are_honoured_is_found_out_when_it_matters() {
         let (shelf, cluster) = shelf(Personality::PROBED);
         shelf.place(KEY, "");
-        assert_eq!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::Replaced);
+        assert!(matches!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::Replaced(_)));
     }
 
     #[tokio::test]
@@ -338,6 +341,9 @@ mod tests {
         shelf.requests();
         assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
         assert_eq!(shelf.requests(), [format!("GET {KEY}")], "the condition is not tried again");
+        let remark = cluster.take_remark().unwrap();
+        assert!(remark.contains("put") && remark.contains("claim protocol"), "{remark}");
+        assert_eq!(cluster.take_remark(), None, "said once");
     }
 
     #[tokio::test]
@@ -347,8 +353,8 @@ mod tests {
             let name = wal(name);
             let (first, second) = (object(1, b"first"), object(1, b"second"));
             assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::New);
-            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
-            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
             assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Already);
             let key = format!("7/wal/00000001/{name}");
             let beside = format!("{key}-{}", second.header.plain_hash);
@@ -356,7 +362,8 @@ mod tests {
             assert_eq!(shelf.body(&key).unwrap(), first.bytes);
             // What may not be replaced does not wedge the archiver either.
             shelf.place(&key, "");
-            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside);
+            let why = "something that nobody could restore, and that cannot safely be replaced here".to_owned();
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside(why));
             // Something amiss with the key that carries the hash is never called a duplicate.
             shelf.place(&key, first.bytes.clone());
             shelf.place(&beside, with_version(&second.bytes, 3));

@@ -95,10 +95,7 @@ impl Cluster {
         self.put_within(offer, survey.began + window).await?;
         self.read_back(offer).await?;
         match sight {
-            Sight::Worthless(why, _) => {
-                tracing::warn!("{} held nothing that could be restored ({why}); replaced it", offer.place);
-                Ok(Deposited::Replaced)
-            }
+            Sight::Worthless(why, _) => Ok(Deposited::Replaced(why)),
             Sight::Absent | Sight::Same => Ok(Deposited::New),
         }
     }
@@ -197,6 +194,9 @@ impl Cluster {
             Sight::Same => Ok(()),
             Sight::Absent => Err(self.unclaimed(offer, "it was acknowledged, and then was not there")),
             Sight::Worthless(why, _) => Err(self.unclaimed(offer, &format!("it was acknowledged, and then {why}"))),
+        }
+    }
+
     fn late(&self, offer: &Offer) -> Error {
         let window = self.pace.window(offer.plain_length()).as_secs();
         let why = format!("it was not stored within the {window} s in which no rival can come");
@@ -204,9 +204,6 @@ impl Cluster {
             "the next call begins anew; if each of them ends so, the line is too slow: it must carry the {} bytes in {window} s",
             offer.body.len()
         ))
-    }
-
-        }
     }
 
     fn rivalled(&self, offer: &Offer, rival: &str) -> Error {
