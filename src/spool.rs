@@ -25,7 +25,7 @@ pub struct Spool {
 
 impl Spool {
     /// The directory of `setting`, else `/var/spool/walhalla`, else `.walhalla` in the user's home (from the passwd file),
-    /// made where it is missing. `Ok(None)` where none is usable; an unusable `setting` is an error for the caller to show.
+    /// made where it is missing (`/var/spool/walhalla` not by root). `Ok(None)` where none is usable; an unusable `setting` is an error for the caller to show.
     pub fn find(setting: Option<&Path>, data_directory: Option<&Path>) -> Result<Option<Spool>> {
         match setting {
             Some(dir) => Self::open(dir, data_directory).map(Some),
@@ -107,10 +107,16 @@ fn first_usable(places: Vec<PathBuf>, data_directory: Option<&Path>) -> Option<S
 
 fn default_places() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
-    let home = fs::read_to_string("/etc/passwd").ok().and_then(|passwd| home_of(user, &passwd));
-    let mut places = vec![PathBuf::from(SYSTEM_SPOOL)];
-    places.extend(home.map(|home| home.join(HOME_SPOOL)));
-    places
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    places_of(user, Path::new(SYSTEM_SPOOL), &passwd)
+}
+
+/// The places of a user. Root, as whom no server runs, uses the system's spool only where it is already: one that root made
+/// would be closed to the server's user ever after.
+fn places_of(user: u32, system: &Path, passwd: &str) -> Vec<PathBuf> {
+    let may_make = user != 0 || system.symlink_metadata().is_ok();
+    let system = may_make.then(|| system.to_owned());
+    system.into_iter().chain(home_of(user, passwd).map(|home| home.join(HOME_SPOOL))).collect()
 }
 
 /// The home of a user by number, from the text of the passwd file. Read here because a static program cannot load the
@@ -216,6 +222,18 @@ mod tests {
         let spool = first_usable(vec![bad.clone(), good.clone()], None).unwrap();
         assert_eq!(spool.directory(), good.canonicalize().unwrap());
         assert!(first_usable(vec![bad], None).is_none());
+    }
+
+    #[test]
+    fn root_makes_no_place_that_the_servers_user_could_not_enter() {
+        let above = tempfile::tempdir().unwrap();
+        let system = above.path().join("walhalla");
+        let passwd = "root:x:0:0:root:/root:/bin/bash\npostgres:x:105:109::/var/lib/postgresql:/bin/bash\n";
+        let homes = [PathBuf::from("/root/.walhalla"), PathBuf::from("/var/lib/postgresql/.walhalla")];
+        assert_eq!(places_of(0, &system, passwd), homes[..1]);
+        assert_eq!(places_of(105, &system, passwd), [system.clone(), homes[1].clone()]);
+        fs::create_dir(&system).unwrap();
+        assert_eq!(places_of(0, &system, passwd), [system, homes[0].clone()]);
     }
 
     #[test]

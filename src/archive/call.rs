@@ -220,15 +220,7 @@ impl Call {
     }
 
     async fn prove(&self, target: &Target) -> Result<Absence> {
-        if let Some(local) = &target.local {
-            match target.cluster.identity().await {
-                Ok(found) => local.compare(&found)?,
-                // prove_absent says what a missing or damaged identity means.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        target.cluster.prove_absent(&self.name).await
+        target.cluster.prove_absent_for(target.local.as_ref(), &self.name).await
     }
 
     /// On a standby a gap changes nothing, but somebody should know of one that stays.

@@ -77,7 +77,7 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
     let path = arguments.path.as_path();
     let directory = DataDirectory::of(path);
     directory.refuse_if_held()?;
-    let name = source::name_of(path)?;
+    source::name_of(path)?;
     let settings = Settings::from_process(arguments.config.as_deref())?;
     let control = directory.control().await?.ok_or_else(|| {
         let text = format!("there is no global/pg_control in {}", directory.shown());
@@ -90,43 +90,47 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
 
     let limits = Limits::new(patience::archive(begun, source.length, settings.archive_timeout));
     let work = store(source, &identity, &settings, &limits, directory.path());
-    let deposited = tokio::select! {
+    let mut remarks = tokio::select! {
         biased; // The server is looked at before the first request.
         () = watch_server(&directory, &limits, leash) => Err(overdue()),
         stored = work => stored,
     }?;
-    let line = match deposited {
+    remarks.extend(odd);
+    Ok((!remarks.is_empty()).then(|| remarks.join("; ")))
+}
+
+/// What the operator should know of a file that was stored.
+fn remark(name: &str, deposited: Deposited) -> Option<String> {
+    match deposited {
         Deposited::New | Deposited::Already => None,
-        Deposited::Beside => Some(format!(
-            "{name} is in the repository with other content (another promotion's): this one is stored beside it"
-        )),
-        Deposited::Replaced => {
-            Some(format!("{name} lay in the repository as an object from which nothing could be restored: replaced"))
+        Deposited::Beside(first) => {
+            Some(format!("{name} is in the repository as {first}: this one is stored beside it"))
         }
-    };
-    Ok(match (line, odd) {
-        (Some(line), Some(odd)) => Some(format!("{line}; {odd}")),
-        (line, odd) => line.or(odd),
-    })
+        Deposited::Replaced(why) => {
+            Some(format!("{name} in the repository held nothing that could be restored ({why}): replaced"))
+        }
+    }
 }
 
 /// Encodes the file while the cluster's identity is looked after, and stores it. Nothing of a cluster is ever stored before its
-/// identity is.
+/// identity is. What the operator should know of it is returned.
 async fn store(
     source: Source,
     identity: &ClusterIdentity,
     settings: &Settings,
     limits: &Limits,
     data_directory: &Path,
-) -> Result<Deposited> {
+) -> Result<Vec<String>> {
     let storage = storage::open(settings, limits)?;
     // A spool that cannot be used costs requests, never a WAL file; `walhalla check` tells of it.
     let spool = Spool::find(settings.spool.as_deref(), Some(data_directory)).unwrap_or_default();
     let cluster = Repository::new(storage, spool).cluster(identity.system_identifier);
     let name = source.name;
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
-    let ((), object) = tokio::try_join!(cluster.ensure_identity(identity), encode(source, encoding))?;
-    cluster.deposit_wal(&name, &object).await
+    let (identified, object) = tokio::try_join!(cluster.ensure_identity(identity), encode(source, encoding))?;
+    let deposited = cluster.deposit_wal(&name, &object).await?;
+    let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];
+    Ok(remarks.into_iter().flatten().collect())
 }
 
 /// Reads, hashes and compresses the file in one pass, beside the runtime: deadlines are watched meanwhile.

@@ -43,8 +43,10 @@ pub(super) async fn run(cluster: &Cluster, mut uploads: mpsc::Receiver<Upload>, 
 async fn store(cluster: &Cluster, upload: Upload) -> Result<u64> {
     let Upload { key, object, share } = upload;
     match cluster.deposit(&key, &object).await.map_err(|error| error.context(format!("storing {key}")))? {
-        Deposited::Replaced => tracing::warn!("{key} replaced an object that nobody could have restored anything from"),
-        Deposited::New | Deposited::Already | Deposited::Beside => {}
+        Deposited::Replaced(why) => {
+            tracing::warn!("{key} replaced an object that nobody could have restored anything from ({why})");
+        }
+        Deposited::New | Deposited::Already | Deposited::Beside(_) => {}
     }
     let bytes = object.bytes.len() as u64;
     drop((object, share));

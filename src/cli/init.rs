@@ -7,7 +7,7 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{PgMajor, SegmentSize};
 use crate::repo::identity::FORMAT;
-use crate::repo::{Cluster, ClusterIdentity};
+use crate::repo::{Cluster, ClusterIdentity, Deposited};
 use crate::storage::Capabilities;
 use crate::wire::{ConnectOptions, Connection, Mode};
 use std::io::Write;
@@ -25,8 +25,11 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
     let (identity, directory) = find_identity(&verb).await?;
     let cluster = opened.repository.cluster(identity.system_identifier);
     let capabilities = prove(&cluster).await?;
-    let was_there = cluster.identity().await.is_ok();
-    cluster.ensure_identity(&identity).await?;
+    let identified = match cluster.ensure_identity(&identity).await? {
+        Deposited::Already => "was there".to_owned(),
+        Deposited::Replaced(why) => format!("replaced (nobody could have read what was there: {why})"),
+        Deposited::New | Deposited::Beside(_) => "written".to_owned(),
+    };
     show::line(&format!("storage  {}", cluster.storage().location()));
     for line in explain(capabilities) {
         show::line(&format!("         {line}"));
@@ -36,14 +39,25 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
         identity.system_identifier,
         identity.postgres_major,
         show::bytes(identity.wal_segment_size.bytes()),
-        if was_there { "was there" } else { "written" },
+        identified,
     ));
     if let Some(file) = &verb.write_config {
         write_config(config, file, directory.as_deref())?;
         show::line(&format!("config   {} written", file.display()));
     }
     print_lines(config, &verb);
+    if let Some(region) = cluster.storage().region_learnt() {
+        show::note(&region_advice(&region));
+    }
     Ok(())
+}
+
+/// The storage named another region than the settings: without them each process would learn it anew.
+fn region_advice(region: &str) -> String {
+    format!(
+        "\nnote: the storage says that its region is another one, and every call asks twice until the settings say so: \
+         s3_region = \"{region}\" in the configuration, or WALHALLA_S3_REGION={region}"
+    )
 }
 
 /// Tries everything that archiving and restoring will need: create, read, list, and what the endpoint makes of conditions.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 /// What every `age` file begins with.
 pub(super) const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
 
-/// What a secret key begins with, in capitals as `age-keygen` writes it.
-const SECRET_KEY: &str = "AGE-SECRET-KEY-";
+/// What every secret key begins with, in capitals as `age-keygen` writes it.
+const SECRET_KEY: &str = "AGE-SECRET-KEY";
 
 /// Whom objects are encrypted to. Empty: not at all.
 #[derive(Clone, Default)]
@@ -42,11 +42,14 @@ fn recipient(word: &str) -> Result<x25519::Recipient, ParseError> {
     if is_secret(word) {
         return Err(ParseError::new("age recipient", "a secret key stands where its public recipient (age1…) belongs"));
     }
-    word.parse().map_err(|error| ParseError::new("age recipient", format!("{word:?}: {error}")))
+    // Only what begins as a recipient does is surely public; anything else may be a piece of some other key.
+    let shown = if word.starts_with("age1") { format!("{word:?}") } else { "a word that is none (age1…)".to_owned() };
+    word.parse().map_err(|error| ParseError::new("age recipient", format!("{shown}: {error}")))
 }
 
-fn is_secret(word: &str) -> bool {
-    word.get(..SECRET_KEY.len()).is_some_and(|start| start.eq_ignore_ascii_case(SECRET_KEY))
+/// Whether a text holds a secret key, wherever in it: behind `identity=`, a quotation mark, or another word.
+pub(crate) fn is_secret(text: &str) -> bool {
+    text.to_ascii_uppercase().contains(SECRET_KEY)
 }
 
 impl fmt::Display for Recipients {
@@ -162,6 +165,10 @@ mod tests {
         for error in [
             Recipients::parse(&format!("{public},{secret}")).unwrap_err(),
             Recipients::parse(&secret.to_lowercase()).unwrap_err(),
+            Recipients::parse(&format!("identity={secret}")).unwrap_err(),
+            Recipients::parse(&format!("\"{}\"", secret.to_lowercase())).unwrap_err(),
+            Recipients::parse(&format!("{public}{secret}")).unwrap_err(),
+            Recipients::parse(&secret[15..]).unwrap_err(),
             Identities::parse(&format!("{secret}\n{secret}x")).unwrap_err(),
         ] {
             let text = format!("{error} {error:?}").to_lowercase();

@@ -11,14 +11,25 @@ pub(super) type Value<T> = Result<T, String>;
 /// What stands for a text that may hold a password.
 const HIDDEN: &str = "the value";
 
-/// A text for an error, unless it looks like a URL that carries a user and a password.
+/// A text for an error, unless it looks like one that carries a user and a password, or a secret key.
 fn shown(text: &str) -> String {
-    if text.contains('@') { HIDDEN.into() } else { format!("{text:?}") }
+    let hidden = text.contains('@') || has_pair(text) || crate::codec::crypt::is_secret(text);
+    if hidden { HIDDEN.into() } else { format!("{text:?}") }
+}
+
+/// Whether there is a `user:password` in a text: a colon that introduces neither `//` nor a port.
+fn has_pair(text: &str) -> bool {
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    text.split(':').skip(1).any(|behind| {
+        let port = behind.split(['/', ':']).next().unwrap_or_default();
+        port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// A duration as Postgres writes it (`500ms`, `15s`, `5min`, `1h`, `7d`, also `us` and the short `m`); a bare number is seconds.
 pub(super) fn duration(text: &str) -> Value<Duration> {
-    let wrong = || format!("{text:?} is no duration; write 500ms, 15s, 5min, 1h or 7d (a bare number is seconds)");
+    let wrong =
+        || format!("{} is no duration; write 500ms, 15s, 5min, 1h or 7d (a bare number is seconds)", shown(text));
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let nanoseconds_each: u64 = match unit.trim_start() {
@@ -55,7 +66,7 @@ fn between(text: &str, least: Duration) -> Value<Duration> {
     let most = Duration::from_secs(24 * 3600);
     let value = duration(text)?;
     if value < least || value > most {
-        return Err(format!("{text:?} is not between {}s and 1d", least.as_secs()));
+        return Err(format!("{} is not between {}s and 1d", shown(text), least.as_secs()));
     }
     Ok(value)
 }
@@ -65,7 +76,7 @@ pub(super) fn boolean(text: &str) -> Value<bool> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
         "off" | "false" | "no" | "0" => Ok(false),
-        _ => Err(format!("{text:?} is neither on nor off")),
+        _ => Err(format!("{} is neither on nor off", shown(text))),
     }
 }
 
@@ -82,7 +93,7 @@ pub(super) fn concurrency(text: &str) -> Value<usize> {
 fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(text: &str, least: T, most: T) -> Value<T> {
     match text.parse() {
         Ok(value) if value >= least && value <= most => Ok(value),
-        _ => Err(format!("{text:?} is no whole number from {least} to {most}")),
+        _ => Err(format!("{} is no whole number from {least} to {most}", shown(text))),
     }
 }
 
@@ -93,7 +104,7 @@ pub(super) fn prefetch(text: &str) -> Value<Prefetch> {
         "call" => Ok(Prefetch::Call),
         "helper" => Ok(Prefetch::Helper),
         "off" => Ok(Prefetch::Off),
-        _ => Err(format!("{text:?} is none of auto, call, helper, off")),
+        _ => Err(format!("{} is none of auto, call, helper, off", shown(text))),
     }
 }
 
@@ -102,7 +113,7 @@ pub(super) fn addressing(text: &str) -> Value<Addressing> {
     match text {
         "path" => Ok(Addressing::Path),
         "virtual" => Ok(Addressing::Virtual),
-        _ => Err(format!("{text:?} is neither path nor virtual")),
+        _ => Err(format!("{} is neither path nor virtual", shown(text))),
     }
 }
 
@@ -110,7 +121,7 @@ pub(super) fn addressing(text: &str) -> Value<Addressing> {
 pub(super) fn absolute_path(text: &str) -> Value<PathBuf> {
     let path = Path::new(text);
     let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
-    plain.then(|| path.to_owned()).ok_or_else(|| format!("{text:?} is no absolute path"))
+    plain.then(|| path.to_owned()).ok_or_else(|| format!("{} is no absolute path", shown(text)))
 }
 
 /// A region's name: a word.
@@ -119,7 +130,7 @@ pub(super) fn region(text: &str) -> Value<String> {
     if text.len() <= 64 && !text.is_empty() && text.bytes().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is no region, like eu-central-1 or auto"))
+    Err(format!("{} is no region, like eu-central-1 or auto", shown(text)))
 }
 
 /// `s3://bucket/prefix` or `file:///directory`.
@@ -130,10 +141,10 @@ pub(super) fn storage(text: &str) -> Value<StorageUrl> {
     }
     if let Some(path) = text.strip_prefix("file://") {
         let path = absolute_path(path).map_err(|_| {
-            format!("{text:?} names no absolute directory; write file:///srv/backup, with three slashes")
+            format!("{} names no absolute directory; write file:///srv/backup, with three slashes", shown(text))
         })?;
         if path.parent().is_none() {
-            return Err(format!("{text:?} is the root directory"));
+            return Err(format!("{} is the root directory", shown(text)));
         }
         // Through the components, so that a closing slash makes no other place of it.
         return Ok(StorageUrl::File(path.components().collect()));
@@ -169,7 +180,8 @@ pub(super) fn endpoint(text: &str) -> Value<String> {
     if text.contains('@') {
         return Err("an endpoint carries no user and no password; credentials have settings of their own".into());
     }
-    let wrong = |why: &str| Err(format!("{text:?} is no endpoint: {why}; write https://host or https://host:port"));
+    let wrong =
+        |why: &str| Err(format!("{} is no endpoint: {why}; write https://host or https://host:port", shown(text)));
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
         _ => return wrong("it does not begin with https:// or http://"),
@@ -342,9 +354,16 @@ mod tests {
             assert!(storage(text).is_err(), "{text}");
         }
         assert!(storage("file://srv").unwrap_err().contains("three slashes"));
-        for text in
-            ["hunter2", "s3://key:hunter2@bucket/x", "s3://bucket/key:hunter2@x", "https://key:hunter2@host/bucket"]
-        {
+        for text in [
+            "hunter2",
+            "s3://key:hunter2/bucket",
+            "s3://key:hunter2",
+            "s3://bucket/key:hunter2",
+            "s3:key:hunter2",
+            "s3://key:hunter2@bucket/x",
+            "s3://bucket/key:hunter2@x",
+            "https://key:hunter2@host/bucket",
+        ] {
             assert!(!storage(text).unwrap_err().contains("hunter2"), "{text}");
         }
     }
@@ -380,8 +399,24 @@ mod tests {
         ] {
             assert!(endpoint(text).is_err(), "{text}");
         }
-        let error = endpoint("https://key:hunter2@host").unwrap_err();
-        assert!(!error.contains("hunter2"), "{error}");
+        for text in ["https://key:hunter2@host", "https://key:hunter2", "key:hunter2", "https://key:hunter2/bucket"] {
+            let error = endpoint(text).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(endpoint("minio:9000").unwrap_err().contains("minio:9000"));
+        // A secret key in the wrong setting, whichever that is.
+        let secret = "AGE-SECRET-KEY-1HUNTER2";
+        for error in [
+            endpoint(secret).unwrap_err(),
+            absolute_path(secret).unwrap_err(),
+            duration(secret).unwrap_err(),
+            boolean(secret).unwrap_err(),
+            region(&secret.repeat(9)).unwrap_err(),
+            storage(&format!("s3://b/{secret}!")).unwrap_err(),
+            storage(&format!("file://{secret}")).unwrap_err(),
+        ] {
+            assert!(!error.contains("HUNTER2"), "{error}");
+        }
     }
 
     #[test]

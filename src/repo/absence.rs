@@ -2,6 +2,7 @@
 //!
 //! Absence is decided by GET; listings only find what speaks against it. Any trouble with the storage is an error, never a proof.
 
+use super::ClusterIdentity;
 use super::repository::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{SegmentName, TimelineId, WalFileName};
@@ -27,13 +28,21 @@ impl Cluster {
     /// A repository without `cluster.json` proves nothing: `Config`. A file that has come meanwhile is `Unavailable`: fetch it.
     /// `00000001.history` never exists; that is the caller's to know.
     pub async fn prove_absent(&self, name: &WalFileName) -> Result<Absence> {
-        self.identity().await.map_err(|error| match error.kind() {
+        self.prove_absent_for(None, name).await
+    }
+
+    /// [`Self::prove_absent`] for a cluster that is known here: a repository of another one (`Mismatch`) proves nothing about it.
+    pub async fn prove_absent_for(&self, local: Option<&ClusterIdentity>, name: &WalFileName) -> Result<Absence> {
+        let found = self.identity().await.map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::Gap => error
                 .with_kind(ErrorKind::Config)
                 .context(format!("cannot prove that {name} is absent"))
                 .hint("this is no repository of the cluster: check bucket and prefix in WALHALLA_STORAGE"),
             _ => error.context(format!("cannot prove that {name} is absent")),
         })?;
+        if let Some(local) = local {
+            local.compare(&found)?;
+        }
         if let Some(deleted) = self.missing(name).await? {
             return Ok(deleted);
         }
@@ -249,6 +258,20 @@ mod tests {
             assert_eq!(error.kind(), kind, "{content:?}");
             assert!(error.to_string().contains("cannot prove"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_proven_about_another_cluster() {
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        let next = WalFileName::Segment(segment(6));
+        let resized =
+            ClusterIdentity { wal_segment_size: crate::pg::SegmentSize::new(64 << 20).unwrap(), ..identity() };
+        let error = cluster.prove_absent_for(Some(&resized), &next).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        shelf.requests();
+        assert_eq!(cluster.prove_absent_for(Some(&identity()), &next).await.unwrap(), Absence::Proven);
+        let reads = shelf.requests().into_iter().filter(|request| request.contains("cluster.json")).count();
+        assert_eq!(reads, 1);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use super::repository::{Cluster, Deposited};
 use crate::codec::{Encoded, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::WalFileName;
-use crate::storage::{Integrity, Key, PutMode, StorageErrorKind};
+use crate::storage::{Integrity, Key, Object, PutMode, StorageErrorKind};
 
 /// How often one deposit begins anew because the object under its key came or went meanwhile.
 const ROUNDS: usize = 4;
@@ -40,9 +40,12 @@ impl Cluster {
         match first {
             Err(error) if may_lie_beside && matches!(error.kind(), ErrorKind::Duplicate | ErrorKind::Corrupt) => {
                 let key = self.layout.wal_beside(name, &object.header.plain_hash);
-                tracing::warn!("{error}; stored beside it as {key}");
+                let first = match error.kind() {
+                    ErrorKind::Duplicate => "other content (another promotion's)",
+                    _ => "something that nobody could restore, and that cannot safely be replaced here",
+                };
                 match self.deposit(&key, object).await {
-                    Ok(_) => Ok(Deposited::Beside),
+                    Ok(_) => Ok(Deposited::Beside(first.to_owned())),
                     // The key carries the hash: other content there is no second promotion, but something amiss.
                     Err(error) if error.kind() == ErrorKind::Duplicate => Err(error.with_kind(ErrorKind::Corrupt)),
                     Err(error) => Err(error),
@@ -67,8 +70,7 @@ impl Cluster {
                     self.settle(offer, Deposited::Already).await?
                 }
                 Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => {
-                    tracing::warn!("{error}; storing by the claim protocol from now on");
-                    self.refute_create_only();
+                    self.refute_create_only(&error.to_string());
                     None
                 }
                 Err(error) => return Err(error.into()),
@@ -88,7 +90,7 @@ impl Cluster {
     }
 
     /// Reads back what is under the key. The same content ends well, as `same`; other content is refused; what nobody could
-    /// restore is replaced. `None`: it has changed meanwhile, begin anew.
+    /// restore is replaced, after a second look. `None`: it has changed meanwhile, begin anew.
     async fn settle(&self, offer: &Offer, same: Deposited) -> Result<Option<Deposited>> {
         let object = match self.storage.get(&offer.key, None).await {
             Ok(object) => object,
@@ -98,7 +100,20 @@ impl Cluster {
         match offer.judge(&object.body).await? {
             Verdict::Same => Ok(Some(same)),
             Verdict::Other(refusal) => Err(refusal),
-            Verdict::Worthless(why) => self.replace(offer, object.etag, &why).await,
+            Verdict::Worthless(why) => match self.reads_the_same(offer, &object).await? {
+                true => self.replace(offer, object.etag, &why).await,
+                false => Ok(None),
+            },
+        }
+    }
+
+    /// Whether the key reads once more as it just did. `If-Match` on a tag proves that the object is still the one that was
+    /// read, not that it was read right: one garbled answer must not cost a good object.
+    async fn reads_the_same(&self, offer: &Offer, first: &Object) -> Result<bool> {
+        match self.storage.get(&offer.key, None).await {
+            Ok(again) => Ok(again.body == first.body && again.etag == first.etag),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(Error::from(error).context("reading once more what seemed worthless")),
         }
     }
 }
@@ -160,14 +175,14 @@ mod tests {
         for garbled in [Bytes::new(), ours.bytes.slice(..HEADER_LEN), Bytes::from_static(b"x")] {
             shelf.remove(KEY, false);
             shelf.fault("PUT", KEY, Fault::Garble(garbled));
-            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            assert!(matches!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced(_)));
             assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         }
         // The replacement is read back as well.
         shelf.remove(KEY, false);
         shelf.fault("PUT", KEY, Fault::Garble(Bytes::new()));
         shelf.fault("PUT", KEY, Fault::Garble(Bytes::from_static(b"still not")));
-        assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+        assert!(matches!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced(_)));
         assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         // Acknowledged and not there, again and again: never a success.
         shelf.remove(KEY, false);
@@ -206,10 +221,11 @@ mod tests {
         for worthless in [Bytes::new(), Bytes::from_static(b"junk"), ours.bytes.slice(..ours.bytes.len() - 1)] {
             let (shelf, cluster) = shelf(Personality::HONEST);
             shelf.place(KEY, worthless.clone());
-            assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Replaced);
+            let Deposited::Replaced(why) = deposit(&cluster, &ours).await.unwrap() else { panic!("not replaced") };
+            assert!(!why.is_empty());
             let (create, read, replace) =
                 (format!("PUT create {KEY}"), format!("GET {KEY}"), format!("PUT match {KEY}"));
-            assert_eq!(shelf.requests(), [create, read, replace]);
+            assert_eq!(shelf.requests(), [create, read.clone(), read, replace]);
             assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         }
         // Somebody was faster with the same, or with something else.
@@ -222,6 +238,46 @@ mod tests {
             assert_eq!(deposit(&cluster, &ours).await.map_err(|error| error.kind()), ends);
             assert_eq!(shelf.body(KEY).unwrap(), theirs.bytes);
         }
+    }
+
+    /// A tag proves that the object is the one that was read, not that it was read right.
+    #[tokio::test]
+    async fn one_garbled_answer_costs_no_good_object() {
+        let (theirs, ours) = (object(1, b"theirs"), object(1, b"ours"));
+        let html = || Fault::Answer(Bytes::from_static(b"<html>captive portal</html>"));
+        let (shelf, cluster) = shelf(Personality::HONEST);
+        shelf.place(KEY, theirs.bytes.clone());
+        shelf.fault("GET", KEY, html());
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Duplicate);
+        assert_eq!(deposit(&cluster, &theirs).await.unwrap(), Deposited::Already);
+        // Each reading another: nothing can be said, and nothing is written.
+        for number in 0..2 * ROUNDS {
+            shelf.fault("GET", KEY, Fault::Answer(format!("<html>{number}</html>").into()));
+        }
+        assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        // It is gone, or out of reach, at the second look.
+        for (kind, ends) in [
+            (StorageErrorKind::NotFound { deleted: false }, ErrorKind::Duplicate),
+            (StorageErrorKind::Unavailable, ErrorKind::Unavailable),
+        ] {
+            shelf.fault("GET", KEY, html());
+            shelf.fault("GET", KEY, Fault::Fail(kind));
+            assert_eq!(deposit(&cluster, &ours).await.unwrap_err().kind(), ends);
+        }
+        assert_eq!(shelf.history(KEY), [theirs.bytes]);
+
+        let identity = "7/cluster.json";
+        let (shelf, cluster) = super::tests::shelf(Personality::HONEST);
+        let resized = super::super::testing::identity();
+        let resized = super::super::ClusterIdentity {
+            wal_segment_size: crate::pg::SegmentSize::new(64 << 20).unwrap(),
+            ..resized
+        };
+        shelf.place(identity, resized.to_bytes());
+        shelf.fault("GET", identity, html());
+        let error = cluster.ensure_identity(&super::super::testing::identity()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert_eq!(shelf.history(identity), [Bytes::from(resized.to_bytes())]);
     }
 
     #[tokio::test]
@@ -246,7 +302,7 @@ mod tests {
     async fn unknown_whether_tags_are_honoured_is_found_out_when_it_matters() {
         let (shelf, cluster) = shelf(Personality::PROBED);
         shelf.place(KEY, "");
-        assert_eq!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::Replaced);
+        assert!(matches!(deposit(&cluster, &object(1, b"plain")).await.unwrap(), Deposited::Replaced(_)));
     }
 
     #[tokio::test]
@@ -285,6 +341,9 @@ mod tests {
         shelf.requests();
         assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
         assert_eq!(shelf.requests(), [format!("GET {KEY}")], "the condition is not tried again");
+        let remark = cluster.take_remark().unwrap();
+        assert!(remark.contains("put") && remark.contains("claim protocol"), "{remark}");
+        assert_eq!(cluster.take_remark(), None, "said once");
     }
 
     #[tokio::test]
@@ -294,8 +353,8 @@ mod tests {
             let name = wal(name);
             let (first, second) = (object(1, b"first"), object(1, b"second"));
             assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::New);
-            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
-            assert_eq!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside);
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
             assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Already);
             let key = format!("7/wal/00000001/{name}");
             let beside = format!("{key}-{}", second.header.plain_hash);
@@ -303,7 +362,8 @@ mod tests {
             assert_eq!(shelf.body(&key).unwrap(), first.bytes);
             // What may not be replaced does not wedge the archiver either.
             shelf.place(&key, "");
-            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside);
+            let why = "something that nobody could restore, and that cannot safely be replaced here".to_owned();
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside(why));
             // Something amiss with the key that carries the hash is never called a duplicate.
             shelf.place(&key, first.bytes.clone());
             shelf.place(&beside, with_version(&second.bytes, 3));

@@ -9,7 +9,7 @@
 
 use super::judge::Offer;
 use super::notes;
-use super::repository::Cluster;
+use super::repository::{Cluster, Deposited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{PgMajor, SegmentSize, SystemIdentifier};
 use bytes::Bytes;
@@ -137,10 +137,13 @@ impl Cluster {
         Ok(identity)
     }
 
-    /// Makes sure that `cluster.json` is there and says exactly this; writes it where it is missing. Any difference: `Mismatch`.
+    /// Makes sure that `cluster.json` is there and says exactly this; writes it where it is missing, and says what was done. Any
+    /// difference: `Mismatch`.
+    ///
     /// Remembered in the spool, so that the steady state costs no request. Should somebody remove it meanwhile, that is noticed
-    /// within a week, or by [`Self::confirm_identity`].
-    pub async fn ensure_identity(&self, identity: &ClusterIdentity) -> Result<()> {
+    /// within a week, or by [`Self::confirm_identity`]. A local storage, which answers for nothing, is looked at each time: one
+    /// that has lost its `cluster.json` is a volume that is not mounted, and is not filled (`Config`).
+    pub async fn ensure_identity(&self, identity: &ClusterIdentity) -> Result<Deposited> {
         if identity.system_identifier != self.layout.system() {
             let folder = self.layout.system();
             return Err(Error::new(
@@ -150,19 +153,50 @@ impl Cluster {
         }
         let about = self.note_about();
         let spool = self.spool.as_ref();
-        if notes::recall::<ClusterIdentity>(spool, NOTE, &about).as_ref() == Some(identity) {
-            return Ok(());
+        if self.is_local() {
+            if self.is_still_there(identity).await? {
+                return Ok(Deposited::Already);
+            }
+        } else if notes::recall::<ClusterIdentity>(spool, NOTE, &about).as_ref() == Some(identity) {
+            return Ok(Deposited::Already);
         }
         let offer = Offer::identity(self.place(&self.layout.identity()), self.layout.identity(), *identity);
-        self.store(&offer).await?;
+        let deposited = self.store(&offer).await?;
         notes::remember(spool, NOTE, &about, *identity);
-        Ok(())
+        Ok(deposited)
+    }
+
+    /// Whether this is a directory of this host, which the kernel presents whether its volume is mounted or not.
+    fn is_local(&self) -> bool {
+        self.storage.capabilities().is_some()
+    }
+
+    /// Whether `cluster.json` says this, where it was stored before. `false` where nothing is known of it, or it is damaged:
+    /// storing it decides.
+    async fn is_still_there(&self, identity: &ClusterIdentity) -> Result<bool> {
+        if notes::recall_ever::<ClusterIdentity>(self.spool.as_ref(), NOTE, &self.note_about()).is_none() {
+            return Ok(false);
+        }
+        match self.identity().await {
+            Ok(found) => identity.compare(&found).map(|()| true),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let place = self.place(&self.layout.identity());
+                let message = format!("{place} was there before, and is not there now: nothing is stored");
+                let hint = "is the volume mounted? If the repository was removed on purpose, run walhalla init";
+                Err(Error::new(ErrorKind::Config, message).hint(hint))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// [`Self::ensure_identity`] by the storage's own word, whatever the spool remembers: for whoever can spare a request, as a
     /// backup can, which nobody could restore without the identity.
-    pub async fn confirm_identity(&self, identity: &ClusterIdentity) -> Result<()> {
-        notes::forget(self.spool.as_ref(), NOTE, &self.note_about());
+    pub async fn confirm_identity(&self, identity: &ClusterIdentity) -> Result<Deposited> {
+        // A local storage is looked at anyway; the note tells it from a mount point without its volume.
+        if !self.is_local() {
+            notes::forget(self.spool.as_ref(), NOTE, &self.note_about());
+        }
         self.ensure_identity(identity).await
     }
 
@@ -186,8 +220,8 @@ impl Offer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Repository;
     use super::super::testing::{Personality, SYSTEM, Shelf, cluster, identity, spool};
-    use super::super::{Deposited, Repository};
     use super::*;
     use crate::storage::Storage;
     use std::sync::Arc;
@@ -261,14 +295,16 @@ mod tests {
 
     #[tokio::test]
     async fn written_once_and_then_remembered() {
-        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
         let (_dir, spool) = spool();
         let repository = Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool));
         let cluster = repository.cluster(SYSTEM);
-        cluster.ensure_identity(&identity()).await.unwrap();
+        cluster.probe().await.unwrap();
+        shelf.requests();
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::New);
         assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
         assert_eq!(shelf.requests(), ["PUT create 7/cluster.json"]);
-        cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::Already);
         assert_eq!(shelf.requests(), [""; 0], "the steady state costs no request");
 
         // What the note does not say is asked of the storage, whatever the note says.
@@ -278,7 +314,8 @@ mod tests {
         shelf.requests();
         cluster.forget_notes();
         cluster.ensure_identity(&identity()).await.unwrap();
-        assert_eq!(shelf.requests(), ["PUT create 7/cluster.json", "GET 7/cluster.json"]);
+        let requests = shelf.requests();
+        assert!(requests.ends_with(&["PUT create 7/cluster.json".to_owned(), "GET 7/cluster.json".to_owned()]));
 
         // Somebody emptied the bucket: the note does not know, the storage does.
         shelf.remove(KEY, false);
@@ -295,6 +332,41 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Mismatch);
     }
 
+    /// A directory is there whether its volume is mounted or not.
+    #[tokio::test]
+    async fn a_local_storage_that_lost_it_is_not_filled() {
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let (_dir, spool) = spool();
+        let repository = Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool));
+        let cluster = repository.cluster(SYSTEM);
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::New);
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::Already);
+        assert_eq!(shelf.requests(), ["PUT create 7/cluster.json", "GET 7/cluster.json"]);
+
+        shelf.remove(KEY, false);
+        for _ in 0..2 {
+            let answers = [cluster.ensure_identity(&identity()).await, cluster.confirm_identity(&identity()).await];
+            for error in answers.map(Result::unwrap_err) {
+                assert_eq!(error.kind(), ErrorKind::Config);
+                let line = error.to_string();
+                assert!(line.contains("volume mounted") && line.contains("walhalla init"), "{line}");
+            }
+        }
+        assert_eq!(shelf.keys(), [""; 0]);
+        // Mounted again; damaged; another's.
+        shelf.place(KEY, identity().to_bytes());
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::Already);
+        shelf.place(KEY, "");
+        let replaced = cluster.ensure_identity(&identity()).await.unwrap();
+        assert_eq!(replaced, Deposited::Replaced("it is empty".to_owned()));
+        let resized = ClusterIdentity { wal_segment_size: SegmentSize::new(64 << 20).unwrap(), ..identity() };
+        assert_eq!(cluster.ensure_identity(&resized).await.unwrap_err().kind(), ErrorKind::Mismatch);
+        // On purpose.
+        shelf.remove(KEY, false);
+        cluster.forget_notes();
+        assert_eq!(cluster.ensure_identity(&identity()).await.unwrap(), Deposited::New);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_worthless_one_is_replaced_whatever_the_store_can() {
         for personality in [Personality::HONEST, Personality::IGNORING] {
@@ -303,7 +375,7 @@ mod tests {
                 shelf.place(KEY, worthless);
                 let cluster = cluster(&shelf);
                 let offer = Offer::identity(KEY.to_owned(), cluster.layout.identity(), identity());
-                assert_eq!(cluster.store(&offer).await.unwrap(), Deposited::Replaced);
+                assert!(matches!(cluster.store(&offer).await.unwrap(), Deposited::Replaced(_)));
                 assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
             }
             for kept in ["{\"format\":2}", "{\"format\":1}"] {

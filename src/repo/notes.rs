@@ -31,6 +31,12 @@ pub(super) fn recall<T: DeserializeOwned>(spool: Option<&Spool>, kind: &str, abo
     read(&content, about, SystemTime::now())
 }
 
+/// What was once learnt about `about`, however long ago and whatever the clock has done since: for what was true once.
+pub(super) fn recall_ever<T: DeserializeOwned>(spool: Option<&Spool>, kind: &str, about: &str) -> Option<T> {
+    let note: Note<T> = serde_json::from_slice(&spool?.read(&name(kind, about))?).ok()?;
+    (note.about == about).then_some(note.learnt)
+}
+
 /// Remembers what was learnt; a note that cannot be written is none.
 pub(super) fn remember<T: Serialize>(spool: Option<&Spool>, kind: &str, about: &str, learnt: T) {
     let Some(spool) = spool else { return };

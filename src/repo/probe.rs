@@ -27,6 +27,8 @@ pub(super) struct Learnt {
     known: Mutex<Option<Known>>,
     /// One probe at a time; the others wait for its result.
     probing: tokio::sync::Mutex<()>,
+    /// What the operator should know of it and has not been told.
+    remark: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,8 +106,16 @@ impl Cluster {
             .or_else(|| notes::recall(self.spool.as_ref(), NOTE, self.storage.location()))
     }
 
-    /// The store has just said that it cannot do what the probe, or its construction, promised.
-    pub(super) fn refute_create_only(&self) {
+    /// What the operator should know of the storage since the last call of this: that it turned out unable to create
+    /// conditionally. One line, for a program to print.
+    pub fn take_remark(&self) -> Option<String> {
+        self.learnt.remark.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The store has just said, in these words, that it cannot do what the probe, or its construction, promised.
+    pub(super) fn refute_create_only(&self, words: &str) {
+        let remark = format!("{words}: storing by the claim protocol, which takes five requests instead of one");
+        *self.learnt.remark.lock().unwrap_or_else(PoisonError::into_inner) = Some(remark);
         let capabilities = Capabilities { create_only: false, ..self.known_capabilities() };
         self.forget_capabilities();
         self.learnt.set(Some(Known { capabilities, whole: true, at: Instant::now() }));
@@ -405,7 +415,7 @@ mod tests {
         assert_eq!(next_process.known_capabilities(), Capabilities::ALL);
         assert_eq!(next_process.capabilities().await.unwrap(), Capabilities::ALL);
         assert_eq!(shelf.requests(), [""; 0]);
-        next_process.refute_create_only();
+        next_process.refute_create_only("501 NotImplemented");
         assert!(!next_process.capabilities().await.unwrap().create_only);
         assert_eq!(shelf.requests(), [""; 0], "this process has learnt better");
         assert!(open().capabilities().await.unwrap().create_only, "the next one asks again");

@@ -24,9 +24,8 @@ impl Cluster {
             }
             Err(error) => return Err(error.into()),
         }
-        tracing::warn!("{} held nothing that could be restored ({why}); replaced it", offer.place);
         if capabilities.verifies_integrity || self.holds(offer).await? {
-            return Ok(Some(Deposited::Replaced));
+            return Ok(Some(Deposited::Replaced(why.to_owned())));
         }
         Ok(None)
     }

@@ -67,16 +67,16 @@ impl Repository {
 }
 
 /// How a put ended well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deposited {
     /// Stored by this call.
     New,
     /// The same content was proven to be there already.
     Already,
-    /// A second `.partial` or `.backup` with other content: stored beside the first.
-    Beside,
-    /// An object that nobody could restore anything from was replaced; worth a log line.
-    Replaced,
+    /// A second `.partial` or `.backup`: stored beside the first. What the first one is ("other content"); worth a log line.
+    Beside(String),
+    /// An object that nobody could restore anything from was replaced. What was wrong with it; worth a log line.
+    Replaced(String),
 }
 
 /// One cluster's folder.

@@ -377,7 +377,11 @@ impl Storage for Shelf {
         };
         match fault {
             Some(Fault::Fail(kind)) => return Err(self.error(kind, "get", name)),
-            Some(Fault::Answer(body)) => return Ok(Object { body, etag: Some(ETag("\"garbled\"".to_owned())) }),
+            // Damaged on its way: the head, and the tag in it, is the right one.
+            Some(Fault::Answer(body)) => {
+                let etag = answer.map_or_else(|_| ETag("\"garbled\"".to_owned()).into(), |object| object.etag);
+                return Ok(Object { body, etag });
+            }
             Some(Fault::Stall(time)) => tokio::time::sleep(time).await,
             _ => {}
         }

@@ -133,6 +133,10 @@ pub enum Integrity {
     WrongOnPurpose,
 }
 
+/// No object of ours has more bytes: a segment of 1 GiB, the largest that Postgres knows, and what wraps it. What has is not
+/// read; nobody makes us reserve memory without end.
+pub const LARGEST_OBJECT: u64 = (1 << 30) + (64 << 20);
+
 /// A stored object, whole or the asked part of it.
 #[derive(Debug, Clone)]
 pub struct Object {
@@ -240,6 +244,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Where this is, for messages and as the key of caches: endpoint, bucket and prefix, without secrets.
     fn location(&self) -> &str;
+
+    /// The region that the store itself named, where the settings name another: each process learns it anew, with one refused
+    /// request, until they do. `None` where there is nothing to say.
+    fn region_learnt(&self) -> Option<String> {
+        None
+    }
 }
 
 /// All entries under a prefix, sorted by key in byte order, whatever order the store lists in.

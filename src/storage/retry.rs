@@ -146,6 +146,10 @@ impl Storage for Retrying {
     fn location(&self) -> &str {
         self.inner.location()
     }
+
+    fn region_learnt(&self) -> Option<String> {
+        self.inner.region_learnt()
+    }
 }
 
 #[cfg(test)]

@@ -95,10 +95,7 @@ impl Cluster {
         self.put_within(offer, survey.began + window).await?;
         self.read_back(offer).await?;
         match sight {
-            Sight::Worthless(why, _) => {
-                tracing::warn!("{} held nothing that could be restored ({why}); replaced it", offer.place);
-                Ok(Deposited::Replaced)
-            }
+            Sight::Worthless(why, _) => Ok(Deposited::Replaced(why)),
             Sight::Absent | Sight::Same => Ok(Deposited::New),
         }
     }
@@ -180,7 +177,7 @@ impl Cluster {
     }
 
     async fn put_within(&self, offer: &Offer, deadline: Instant) -> Result<()> {
-        let late = || self.unclaimed(offer, "it was not stored within the time in which no rival can come");
+        let late = || self.late(offer);
         if Instant::now() >= deadline {
             return Err(late());
         }
@@ -198,6 +195,15 @@ impl Cluster {
             Sight::Absent => Err(self.unclaimed(offer, "it was acknowledged, and then was not there")),
             Sight::Worthless(why, _) => Err(self.unclaimed(offer, &format!("it was acknowledged, and then {why}"))),
         }
+    }
+
+    fn late(&self, offer: &Offer) -> Error {
+        let window = self.pace.window(offer.plain_length()).as_secs();
+        let why = format!("it was not stored within the {window} s in which no rival can come");
+        self.unclaimed(offer, &why).hint(format!(
+            "the next call begins anew; if each of them ends so, the line is too slow: it must carry the {} bytes in {window} s",
+            offer.body.len()
+        ))
     }
 
     fn rivalled(&self, offer: &Offer, rival: &str) -> Error {

@@ -4,7 +4,7 @@ use super::trouble;
 use crate::durable;
 use crate::storage::bounded::Progress;
 use crate::storage::memory::clip;
-use crate::storage::{ETag, Key, Object, PutMode, StorageError, StorageErrorKind, StorageResult};
+use crate::storage::{ETag, Key, LARGEST_OBJECT, Object, PutMode, StorageError, StorageErrorKind, StorageResult};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
@@ -88,6 +88,11 @@ impl Disk {
         let metadata = file.metadata().unwrap_or(metadata);
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         let part = range.map_or(0..length, |range| clip(&range, length));
+        if part.len() as u64 > LARGEST_OBJECT {
+            let message =
+                format!("cannot read {}: it has {} bytes, and is no object of ours", path.display(), part.len());
+            return Err(StorageError::new(StorageErrorKind::Config, message));
+        }
         let body = read_part(&mut file, &part, progress).map_err(|cause| trouble::failed("read", &path, &cause))?;
         if body.len() != part.len() {
             let message = format!("cannot read {}: it became shorter meanwhile", path.display());
@@ -103,7 +108,8 @@ impl Disk {
         let _lock = self.lock()?;
         match std::fs::remove_file(&path) {
             Ok(()) => {}
-            Err(cause) if is_absence(&cause) || cause.kind() == Io::IsADirectory => return Ok(()),
+            Err(cause) if is_absence(&cause) => return self.vouch_for_absence(key.as_str()),
+            Err(cause) if cause.kind() == Io::IsADirectory => return Ok(()),
             Err(cause) => return Err(trouble::failed("delete", &path, &cause)),
         }
         let mut folder = parent(&path);
@@ -127,9 +133,36 @@ impl Disk {
         Err(StorageError { hint: Some(hint), ..StorageError::new(StorageErrorKind::Config, message) })
     }
 
-    /// The error of a key that is not there; of the root, where that is not there either.
+    /// An error unless the kernel's "no such name" for a path below the root may be believed: the root is there, and no link on
+    /// the way leads nowhere, as one to a volume does that is not mounted.
+    pub(super) fn vouch_for_absence(&self, path: &str) -> StorageResult<()> {
+        self.require_root()?;
+        let mut place = self.root.clone();
+        let mut through_link = false;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            place.push(part);
+            match place.symlink_metadata() {
+                Ok(found) => through_link |= found.is_symlink(),
+                Err(cause) if is_absence(&cause) => return Ok(()),
+                Err(cause) => return Err(trouble::failed("look at", &place, &cause)),
+            }
+            match place.metadata() {
+                Ok(_) => {}
+                Err(cause) if is_absence(&cause) => return Err(trouble::leads_nowhere(&place)),
+                Err(cause) => return Err(trouble::failed("look at", &place, &cause)),
+            }
+        }
+        // All of it is there now, behind a link: a volume that was mounted in this very moment, perhaps.
+        if through_link && !place.is_dir() {
+            let message = format!("cannot read {}: it has come in this moment", place.display());
+            return Err(StorageError::new(StorageErrorKind::Unavailable, message));
+        }
+        Ok(())
+    }
+
+    /// The error of a key that is not there; of what else makes it seem so.
     fn absent(&self, key: &Key) -> StorageError {
-        match self.require_root() {
+        match self.vouch_for_absence(key.as_str()) {
             Err(error) => error,
             Ok(()) => {
                 let message = format!("cannot read {key}: no such file in {}", self.root.display());
@@ -190,6 +223,9 @@ impl Disk {
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             folder.push(part);
             match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
+                Err(cause) if cause.kind() == Io::AlreadyExists && trouble::is_dangling(&folder) => {
+                    return Err(trouble::leads_nowhere(&folder));
+                }
                 Err(cause) if cause.kind() != Io::AlreadyExists => {
                     return Err(trouble::failed("create the folder", &folder, &cause));
                 }

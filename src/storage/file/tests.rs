@@ -129,12 +129,11 @@ async fn listed_in_byte_order_across_folders_and_pages() {
     for name in shuffled {
         put(&storage, name, b"xy", PutMode::Overwrite).await.unwrap();
     }
-    // What is no object of ours: a staged file that a crash left, foreign names, an empty folder, a dangling link.
+    // What is no object of ours: a staged file that a crash left, foreign names, an empty folder.
     std::fs::write(root.path().join("a/.~left"), "x").unwrap();
     std::fs::write(root.path().join("a/with space"), "x").unwrap();
     std::fs::create_dir_all(root.path().join("a/empty/deeper")).unwrap();
     std::fs::create_dir(root.path().join("lost+found")).unwrap();
-    std::os::unix::fs::symlink("nowhere", root.path().join("a/dangling")).unwrap();
 
     assert_eq!(names(&list_all(&storage, "").await.unwrap()), sorted);
     for limit in 1..12 {
@@ -166,6 +165,56 @@ async fn listed_in_byte_order_across_folders_and_pages() {
     assert_eq!(storage.folders("").await.unwrap(), ["a", "b"]);
     assert_eq!(storage.folders("a/").await.unwrap(), ["b"]);
     assert!(storage.folders("none/").await.unwrap().is_empty());
+}
+
+/// A folder of the storage may be a link to another volume. When that one is not mounted, what lies there is not absent.
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_no_absence() {
+    let (root, storage) = storage();
+    let volume = tempfile::tempdir().unwrap();
+    put(&storage, "7/cluster.json", b"x", PutMode::CreateOnly).await.unwrap();
+    std::fs::create_dir(volume.path().join("wal")).unwrap();
+    let mount = || std::os::unix::fs::symlink("wal", volume.path().join("mounted")).unwrap();
+    mount();
+    std::os::unix::fs::symlink(volume.path().join("mounted"), root.path().join("7/wal")).unwrap();
+    put(&storage, "7/wal/1/a", b"x", PutMode::CreateOnly).await.unwrap();
+    assert_eq!(names(&list_all(&storage, "7/").await.unwrap()), ["7/cluster.json", "7/wal/1/a"]);
+    assert!(storage.get(&key("7/wal/1/b"), None).await.unwrap_err().is_not_found());
+    assert!(list_all(&storage, "7/wal/2/").await.unwrap().is_empty());
+
+    std::fs::remove_file(volume.path().join("mounted")).unwrap();
+    let mut errors = Vec::new();
+    for name in ["7/wal", "7/wal/1/a", "7/wal/1/b"] {
+        errors.push(storage.get(&key(name), None).await.unwrap_err());
+    }
+    for prefix in ["", "7/", "7/w", "7/wal", "7/wal/", "7/wal/1/", "7/wal/1/a"] {
+        errors.push(storage.list(&ListRequest::prefix(prefix)).await.unwrap_err());
+    }
+    for prefix in ["7/", "7/wal/", "7/wal/1/"] {
+        errors.push(storage.folders(prefix).await.unwrap_err());
+    }
+    errors.push(storage.delete(&key("7/wal/1/a")).await.unwrap_err());
+    errors.push(put(&storage, "7/wal/1/b", b"x", PutMode::CreateOnly).await.unwrap_err());
+    for error in errors {
+        assert_eq!(error.kind, StorageErrorKind::LocalIo, "{error}");
+        assert!(error.message.contains("7/wal") && error.hint.unwrap().contains("mounted"), "{}", error.message);
+    }
+    // What lies elsewhere is no concern of it.
+    assert_eq!(names(&list_all(&storage, "7/cluster").await.unwrap()), ["7/cluster.json"]);
+    assert!(storage.get(&key("7/other"), None).await.unwrap_err().is_not_found());
+    mount();
+    storage.get(&key("7/wal/1/a"), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_larger_than_any_object_of_ours_is_not_read() {
+    let (root, storage) = storage();
+    let sparse = std::fs::File::create(root.path().join("a")).unwrap();
+    sparse.set_len(crate::storage::LARGEST_OBJECT + 1).unwrap();
+    let error = storage.get(&key("a"), None).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Config, "{error}");
+    assert!(error.message.contains("no object of ours"), "{error}");
+    assert_eq!(storage.get(&key("a"), Some(0..3)).await.unwrap().body, vec![0; 3]);
 }
 
 #[tokio::test]

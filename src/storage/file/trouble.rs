@@ -14,7 +14,19 @@ pub(super) fn failed(doing: &str, path: &Path, cause: &io::Error) -> StorageErro
     StorageError { hint: hint.map(str::to_owned), ..StorageError::new(kind, message) }
 }
 
-/// The same for an error of the durable primitives, which carry their system call's.
+/// A symbolic link of the storage that leads nowhere. What should lie behind it is not absent: it cannot be seen.
+pub(super) fn leads_nowhere(link: &Path) -> StorageError {
+    let message = format!("{} is a link that leads nowhere", link.display());
+    let hint = "is its volume mounted? If the link is no more needed, remove it".to_owned();
+    StorageError { hint: Some(hint), ..StorageError::new(StorageErrorKind::LocalIo, message) }
+}
+
+/// Whether a path is a symbolic link that leads nowhere.
+pub(super) fn is_dangling(path: &Path) -> bool {
+    path.is_symlink() && path.metadata().is_err_and(|cause| super::disk::is_absence(&cause))
+}
+
+/// [`failed`] for an error of the durable primitives, which carry their system call's.
 pub(super) fn durable(error: &Error) -> StorageError {
     let mut cause = error.source();
     while let Some(inner) = cause {

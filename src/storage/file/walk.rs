@@ -109,7 +109,7 @@ impl Walk<'_> {
         let wanted = Wanted::in_folder(self, folder);
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(cause) if is_absence(&cause) => return self.disk.require_root().map(|()| names),
+            Err(cause) if is_absence(&cause) => return self.disk.vouch_for_absence(folder).map(|()| names),
             Err(cause) => return Err(failed(cause)),
         };
         for (count, entry) in entries.enumerate() {
@@ -121,8 +121,15 @@ impl Walk<'_> {
             let Some(mut name) = entry.file_name().into_string().ok().filter(|name| is_part(name)) else { continue };
             let mut kind = entry.file_type().map_err(failed)?;
             if kind.is_symlink() {
-                let Ok(metadata) = entry.path().metadata() else { continue };
-                kind = metadata.file_type();
+                match entry.path().metadata() {
+                    Ok(metadata) => kind = metadata.file_type(),
+                    // Whatever is behind it cannot be seen; not to list it would call it absent.
+                    Err(_) if !wanted.may_have(&name) => continue,
+                    Err(cause) if !is_absence(&cause) => return Err(failed(cause)),
+                    Err(_) if entry.path().is_symlink() => return Err(trouble::leads_nowhere(&entry.path())),
+                    // The link itself was removed meanwhile.
+                    Err(_) => continue,
+                }
             }
             if kind.is_dir() {
                 name.push('/');
@@ -151,7 +158,7 @@ impl Walk<'_> {
                 etag: Some(etag_of(&metadata)),
                 last_modified: metadata.modified().ok(),
             })),
-            Err(cause) if is_absence(&cause) => Ok(None),
+            Err(cause) if is_absence(&cause) => self.disk.vouch_for_absence(path).map(|()| None),
             Err(cause) => Err(trouble::failed("look at", Path::new(path), &cause)),
         }
     }
@@ -179,6 +186,11 @@ impl<'a> Wanted<'a> {
             prefix: walk.prefix.strip_prefix(folder).unwrap_or(""),
             after: walk.after.strip_prefix(folder).unwrap_or(""),
         }
+    }
+
+    /// Whether a name is wanted that may be a file's or a folder's.
+    fn may_have(&self, name: &str) -> bool {
+        self.has(name) || self.has(&format!("{name}/"))
     }
 
     fn has(&self, name: &str) -> bool {

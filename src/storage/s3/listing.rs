@@ -29,7 +29,8 @@ impl S3Storage {
             async move { Ok(request.customize().interceptor(exchange).send().await?) }
         };
         let (page, head) = self.send(&operation, Bytes::new(), list).await?;
-        let next = next(&page).map_err(|refusal| refusal.into_error(&operation, Some(&head)))?;
+        let next = next(&page, request.token.as_deref());
+        let next = next.map_err(|refusal| refusal.into_error(&operation, Some(&head)))?;
         let encoded = page.encoding_type == Some(EncodingType::Url);
         let entries = page.contents.unwrap_or_default().into_iter();
         let entries = entries.filter_map(|object| self.entry(object, encoded)).collect();
@@ -61,10 +62,10 @@ impl S3Storage {
                     name.as_deref().and_then(|name| name.strip_prefix(&above)?.strip_suffix('/').map(str::to_owned));
                 folders.extend(name.filter(|name| Key::new(name.as_str()).is_some()));
             }
-            match next(&page).map_err(|refusal| refusal.into_error(&operation, Some(&head)))? {
-                Some(next) if token.as_ref() != Some(&next) => token = Some(next),
-                Some(_) => return Err(Refusal::Nonsense(REPEATS.to_owned()).into_error(&operation, Some(&head))),
-                None => return Ok(folders.into_iter().collect()),
+            let next = next(&page, token.as_deref());
+            token = next.map_err(|refusal| refusal.into_error(&operation, Some(&head)))?;
+            if token.is_none() {
+                return Ok(folders.into_iter().collect());
             }
         }
     }
@@ -74,7 +75,8 @@ impl S3Storage {
         let key = decoded(object.key.as_deref()?, encoded)?;
         Some(Entry {
             key: Key::new(key.strip_prefix(&self.prefix)?)?,
-            size: u64::try_from(object.size?).ok()?,
+            // Whatever else the store leaves out, the key is there.
+            size: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             etag: object.e_tag.map(ETag),
             last_modified: object.last_modified.and_then(|time| SystemTime::try_from(time).ok()),
         })
@@ -86,14 +88,16 @@ fn shown(prefix: &str) -> &str {
     if prefix.is_empty() { "everything" } else { prefix }
 }
 
-const REPEATS: &str = "the listing repeats itself";
-
-/// The next page's token. A listing that says it goes on, but not where, is no listing: what is missing would look absent.
-fn next(page: &ListObjectsV2Output) -> Result<Option<String>, Refusal> {
-    match (page.is_truncated, &page.next_continuation_token) {
-        (Some(true), Some(token)) if !token.is_empty() => Ok(Some(token.clone())),
-        (Some(true), _) => Err(Refusal::Nonsense("the listing goes on, but does not say where".to_owned())),
-        _ => Ok(None),
+/// The next page's token; `asked` is that of this page. What a listing leaves out looks absent, so one that does not say that it
+/// is whole, or says that it goes on but not where, is no listing; and one that goes on where it began would never end.
+fn next(page: &ListObjectsV2Output, asked: Option<&str>) -> Result<Option<String>, Refusal> {
+    let nonsense = |why: &str| Err(Refusal::Nonsense(why.to_owned()));
+    match (page.is_truncated, page.next_continuation_token.as_deref()) {
+        (Some(false), _) => Ok(None),
+        (Some(true), Some(token)) if Some(token) == asked => nonsense("the listing repeats itself"),
+        (Some(true), Some(token)) if !token.is_empty() => Ok(Some(token.to_owned())),
+        (Some(true), _) => nonsense("the listing goes on, but does not say where"),
+        (None, _) => nonsense("the listing does not say whether it is whole"),
     }
 }
 
@@ -142,13 +146,17 @@ mod tests {
     #[test]
     fn a_listing_that_goes_on_says_where() {
         let page = |more, token: Option<&str>| {
-            let page =
-                ListObjectsV2Output::builder().is_truncated(more).set_next_continuation_token(token.map(Into::into));
-            next(&page.build()).ok()
+            let page = ListObjectsV2Output::builder()
+                .set_is_truncated(more)
+                .set_next_continuation_token(token.map(Into::into));
+            next(&page.build(), Some("asked")).ok()
         };
-        assert_eq!(page(false, None), Some(None));
-        assert_eq!(page(true, Some("t")), Some(Some("t".to_owned())));
-        assert_eq!(page(true, None), None);
-        assert_eq!(page(true, Some("")), None);
+        assert_eq!(page(Some(false), None), Some(None));
+        assert_eq!(page(Some(true), Some("t")), Some(Some("t".to_owned())));
+        for (more, token) in
+            [(Some(true), None), (Some(true), Some("")), (Some(true), Some("asked")), (None, None), (None, Some("t"))]
+        {
+            assert_eq!(page(more, token), None, "{more:?} {token:?}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod tls;
 mod trouble;
 
 use super::bounded::bounded;
-use super::{Capabilities, ETag, Integrity, Key, Limits, ListPage, ListRequest, Object, PutMode};
+use super::{Capabilities, ETag, Integrity, Key, LARGEST_OBJECT, Limits, ListPage, ListRequest, Object, PutMode};
 use super::{Storage, StorageResult};
 use crate::config::{Addressing, S3Credentials, S3Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +37,7 @@ use exchange::{Exchange, Head};
 use http::Http;
 use hyper_util::client::proxy::matcher::Matcher;
 use md5::{Digest, Md5};
+use std::collections::TryReserveError;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
@@ -228,6 +229,11 @@ impl Storage for S3Storage {
     fn location(&self) -> &str {
         &self.location
     }
+
+    fn region_learnt(&self) -> Option<String> {
+        let (region, _) = self.client();
+        (region.as_ref() != self.settings.region).then(|| region.to_string())
+    }
 }
 
 /// A client of our own making: nothing is looked up, nothing tried again, nothing timed but by us.
@@ -283,8 +289,15 @@ async fn whole(mut answer: GetObjectOutput) -> std::result::Result<Object, Refus
     let announced = announced.ok_or_else(|| Refusal::Nonsense("it names no length".to_owned()))?;
     let etag = answer.e_tag.take().filter(|tag| !tag.is_empty());
     let etag = etag.ok_or_else(|| Refusal::Nonsense("it names no ETag".to_owned()))?;
-    // What is announced is believed up to a point: nobody makes us reserve memory by a header.
-    let mut body = Vec::with_capacity(announced.min(64 << 20));
+    if announced as u64 > LARGEST_OBJECT {
+        return Err(Refusal::TooLarge(format!("it has {announced} bytes, and is no object of ours")));
+    }
+    let mut body = Vec::new();
+    let reserved: std::result::Result<(), TryReserveError> = body.try_reserve_exact(announced);
+    reserved.map_err(|_| Refusal::Transport {
+        cause: format!("there is no memory for its {announced} bytes"),
+        untrusted: false,
+    })?;
     while let Some(piece) = answer.body.next().await {
         let piece = piece.map_err(|cause| {
             let cause = format!("cut off after {} of {announced} bytes: {}", body.len(), trouble::line(&cause));

@@ -245,6 +245,10 @@ async fn a_region_that_the_store_names_is_tried_once_and_kept() {
         let regions: Vec<bool> =
             server.requests().iter().map(|request| request.contains("/eu-north-1/s3/aws4_request")).collect();
         assert_eq!(regions, [false, true, true]);
+        assert_eq!(storage.region_learnt().as_deref(), Some("eu-north-1"));
+        let retrying = crate::storage::Retrying::new(Arc::new(storage), Limits::new(Bounds::PATIENT));
+        assert_eq!(retrying.region_learnt().as_deref(), Some("eu-north-1"));
+        assert_eq!(self::storage(&server).region_learnt(), None);
         // Where that does not help, it is said and not repeated.
         let server = Server::start([refusal]).await;
         let refused = self::storage(&server).get(&key(), None).await.unwrap_err();
@@ -299,6 +303,17 @@ async fn a_body_that_is_cut_is_no_object() {
 }
 
 #[tokio::test]
+async fn what_is_larger_than_any_object_of_ours_is_not_read() {
+    for announced in ["1140850689", "9223372036854775807"] {
+        let head = format!("HTTP/1.1 200 OK\r\netag: \"t\"\r\ncontent-length: {announced}\r\n\r\nabc");
+        let server = Server::start([Act::SayAndHang(head)]).await;
+        let refused = storage(&server).get(&key(), None).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Config, "{refused}");
+        assert!(refused.message.contains(announced) && refused.message.contains("no object of ours"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn parts_of_objects() {
     let part = |range: &str, body: &str| {
         answer("206 Partial Content", &format!("etag: \"t\"\r\ncontent-range: {range}\r\n"), body)
@@ -320,6 +335,28 @@ async fn parts_of_objects() {
             None => assert_eq!(object.unwrap_err().kind, StorageErrorKind::Unavailable),
         }
     }
+}
+
+#[tokio::test]
+async fn a_listing_that_is_none_is_never_an_empty_or_endless_one() {
+    let xml = |inner: &str| answer("200 OK", "", &format!("<?xml version=\"1.0\"?>{inner}"));
+    let repeats = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>\
+                   </ListBucketResult>";
+    for inner in ["<ListBucketResult/>", "<ListBucketResult></ListBucketResult>", repeats] {
+        let server = Server::start([xml(inner)]).await;
+        let storage = storage(&server);
+        let refused = crate::storage::list_all(&storage, "a").await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
+        let refused = storage.folders("").await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
+        assert!(server.requests().len() <= 4);
+    }
+    // What is listed is there, whatever is not said of it.
+    let bare = "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>some/prefix/a</Key></Contents>\
+                </ListBucketResult>";
+    let server = Server::start([xml(bare)]).await;
+    let entries = crate::storage::list_all(&storage(&server), "a").await.unwrap();
+    assert_eq!(entries.iter().map(|entry| (entry.key.as_str(), entry.size)).collect::<Vec<_>>(), [("a", 0)]);
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub(super) enum Refusal {
     Answer { code: Option<String>, message: Option<String>, region: Option<String> },
     /// There was an answer that makes no sense.
     Nonsense(String),
+    /// There was an answer that is larger than anything asked for can be.
+    TooLarge(String),
     /// There was no answer.
     Transport { cause: String, untrusted: bool },
     /// There was no request.
@@ -100,6 +102,9 @@ impl Refusal {
                 (Kind::Config, cause, Some(hint))
             }
             Self::Nonsense(cause) => (Kind::Unavailable, format!("the answer is not a storage's: {cause}"), None),
+            Self::TooLarge(cause) => {
+                (Kind::Config, cause, Some("something else is stored under this key: move it away"))
+            }
             Self::Answer { code, message, .. } => told(operation, head, code.as_deref(), message.as_deref()),
         };
         let request = head.and_then(Head::request_id).map(|id| format!(" (request {id})")).unwrap_or_default();
