@@ -30,8 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const NOTHING_LEFT: Duration = Duration::from_millis(100);
 /// How long behind its deadline an attempt's own error, which says more, is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// Of a standby's patience, what a proof that is only for the log may take.
-const PROOF_FOR_THE_LOG: Duration = Duration::from_secs(5);
+/// What may be spent on words: on the proof of a gap that a standby only tells of, and on advice.
+const FOR_THE_LOG: Duration = Duration::from_secs(5);
 
 /// How a call ended. What it means to Postgres depends on the mode ([`crate::exit`]).
 #[derive(Debug)]
@@ -142,29 +142,30 @@ impl Call {
         self.mode.get()
     }
 
-    /// Leaves word for the calls after this one about trouble that this one met, and answers whether an earlier call of the same
+    /// Leaves word for the calls after this one about trouble of this kind that this one met, and answers whether an earlier call of the same
     /// promotion met trouble: then a history must not be called absent, or a timeline's number would be used twice.
-    pub(super) fn note_trouble(&self) -> bool {
-        let startup = || StartupProcess::above_us(self.directory.postmaster()?.pid);
-        match self.mode() {
-            RecoveryMode::Promoting { .. } => {
-                if let Some(startup) = startup() {
-                    self.notes().promotion_in_trouble(&startup);
-                }
+    pub(super) fn note_trouble(&self, kind: ErrorKind) -> bool {
+        let startup = self.directory.postmaster().and_then(|postmaster| StartupProcess::above_us(postmaster.pid));
+        let met_before = startup.is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup));
+        match (self.mode(), startup) {
+            (RecoveryMode::Promoting { .. }, Some(startup)) => self.notes().promotion_in_trouble(&startup),
+            (RecoveryMode::Standby, _) if !self.lately.get() && is_worth_asking_again(RecoveryMode::Standby, kind) => {
+                self.notes().trouble(SystemTime::now());
             }
-            RecoveryMode::Standby if !self.lately.get() => self.notes().trouble(SystemTime::now()),
-            RecoveryMode::Standby | RecoveryMode::Recovery | RecoveryMode::Ending => {}
+            _ => {}
         }
-        matches!(self.name, WalFileName::History(_))
-            && matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. })
-            && startup().is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup))
+        let may_take_a_number = matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. });
+        met_before && may_take_a_number && matches!(self.name, WalFileName::History(_))
     }
 
-    /// What to do about a gap that stays.
+    /// What to do about a gap that stays. It is advice, for which nobody waits long.
     pub(super) async fn cure(&self) -> Option<String> {
         let target = self.target.get()?;
-        self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), PROOF_FOR_THE_LOG, 0));
-        Some(gap::cure(&target.cluster, &target.identities, &target.wanted).await)
+        let end = Instant::now() + FOR_THE_LOG;
+        self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), FOR_THE_LOG, 0));
+        self.leash.set((end + LAST_WORDS).into_std());
+        let cure = gap::cure(&target.cluster, &target.identities, &target.wanted);
+        tokio::time::timeout_at(end, cure).await.ok()
     }
 
     /// One attempt.
@@ -235,14 +236,17 @@ impl Call {
         if !self.notes().absent(&self.name, SystemTime::now()) {
             return;
         }
-        let left = self.left().min(PROOF_FOR_THE_LOG);
+        let left = self.left().min(FOR_THE_LOG);
         self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), left, 0));
-        if let Ok(Ok(Absence::Gap(found))) = tokio::time::timeout(left, self.prove(target)).await
-            && !self.is_in_pg_wal(target).await.unwrap_or(false)
-        {
-            let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
-            program::say(super::fetch::PROGRAM, &format!("there is a gap in the archive: {found}; {cure}"));
-        }
+        let look = async {
+            let Ok(Absence::Gap(found)) = self.prove(target).await else { return };
+            if !self.is_in_pg_wal(target).await.unwrap_or(false) {
+                let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
+                program::say(super::fetch::PROGRAM, &format!("there is a gap in the archive: {found}; {cure}"));
+            }
+        };
+        // What does not come to its end in time is tried again in five minutes.
+        drop(tokio::time::timeout(left, look).await);
     }
 
     async fn is_in_pg_wal(&self, target: &Target) -> Result<bool> {

@@ -93,7 +93,7 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
         Outcome::Passed(text) => Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: Some(text) },
         Outcome::Gap(found) => {
             let cure = call.cure().await.map(|cure| format!("; {cure}")).unwrap_or_default();
-            let (mode, why) = column(call, mode);
+            let (mode, why) = column(call, mode, ErrorKind::Gap);
             let status = exit::restore_status(mode, FetchOutcome::Gap);
             let line = format!(
                 "there is a gap in the archive: {found}{cure}{}",
@@ -102,7 +102,7 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
             Verdict { status, line: Some(line) }
         }
         Outcome::Trouble(error) => {
-            let (mode, why) = column(call, mode);
+            let (mode, why) = column(call, mode, error.kind());
             let status = exit::restore_status(mode, FetchOutcome::Trouble(error.kind()));
             let why = why.unwrap_or_else(|| consequence(mode, name));
             Verdict { status, line: Some(format!("cannot fetch {name}: {error}{why}")) }
@@ -112,8 +112,8 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
 
 /// In which column of the table trouble is judged: the mode's own, unless an earlier call of the same promotion met trouble.
 /// Then a history that is wanted now decides the new timeline's number, and must not be called absent.
-fn column(call: &Call, mode: RecoveryMode) -> (RecoveryMode, Option<String>) {
-    if call.note_trouble() && mode == RecoveryMode::Standby {
+fn column(call: &Call, mode: RecoveryMode, kind: ErrorKind) -> (RecoveryMode, Option<String>) {
+    if call.note_trouble(kind) {
         let why = "; a promotion is under way: the server stops rather than use a timeline's number twice, and starts as a \
                    standby again";
         return (RecoveryMode::Recovery, Some(why.to_owned()));
