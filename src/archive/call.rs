@@ -6,6 +6,7 @@ use super::delivery::{self, Answer, Wanted};
 use super::notes::Notes;
 use super::patience::{self, Patience};
 use super::program::{self, Leash};
+use super::promotion::Promotion;
 use super::startup::StartupProcess;
 use super::subject::subject_of;
 use super::{gap, mode};
@@ -55,6 +56,7 @@ pub(super) struct Call {
     name: WalFileName,
     directory: DataDirectory,
     leash: Leash,
+    promotion: Promotion,
     limits: Limits,
     begun: Instant,
     mode: Cell<RecoveryMode>,
@@ -78,8 +80,8 @@ struct Target {
 }
 
 impl Call {
-    /// A call for this file, beginning now.
-    pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> Self {
+    /// A call for this file, beginning now. What it learns of a promotion, it shares.
+    pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Self {
         let directory = DataDirectory::of(&arguments.path);
         let begun = Instant::now();
         let mode = Cell::new(mode::detect(directory.path(), &arguments.path, false));
@@ -89,6 +91,7 @@ impl Call {
             name,
             directory,
             leash,
+            promotion,
             limits,
             begun,
             mode,
@@ -115,11 +118,14 @@ impl Call {
                 outcome = self.attempt(asked_as) => outcome.unwrap_or_else(Outcome::Trouble),
             };
             let now = self.look();
+            if matches!(outcome, Outcome::Gap(_) | Outcome::Trouble(_)) {
+                self.note_promotion();
+            }
             match &outcome {
                 // A promotion was ordered meanwhile: what was good enough for a standby is not for that.
                 Outcome::Absent if asked_as == RecoveryMode::Standby && now != RecoveryMode::Standby => continue,
                 Outcome::Gap(_) if now != RecoveryMode::Standby => {}
-                Outcome::Trouble(error) if is_worth_asking_again(now, error.kind()) => {}
+                Outcome::Trouble(error) if patience::is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
             // An attempt that ran out of time says less than the one before it, which found a gap.
@@ -142,20 +148,43 @@ impl Call {
         self.mode.get()
     }
 
-    /// Leaves word for the calls after this one about trouble of this kind that this one met, and answers whether an earlier call of the same
-    /// promotion met trouble: then a history must not be called absent, or a timeline's number would be used twice.
-    pub(super) fn note_trouble(&self, kind: ErrorKind) -> bool {
-        let startup = self.directory.postmaster().and_then(|postmaster| StartupProcess::above_us(postmaster.pid));
-        let met_before = startup.is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup));
-        match (self.mode(), startup) {
-            (RecoveryMode::Promoting { .. }, Some(startup)) => self.notes().promotion_in_trouble(&startup),
-            (RecoveryMode::Standby, _) if !self.lately.get() && is_worth_asking_again(RecoveryMode::Standby, kind) => {
+    /// Leaves word for the calls after this one about trouble of this kind that this one ends with.
+    pub(super) fn note_trouble(&self, kind: ErrorKind) {
+        self.recall();
+        match self.mode() {
+            RecoveryMode::Promoting { .. } => {
+                self.write_promotion_note();
                 self.notes().trouble(SystemTime::now());
             }
-            _ => {}
+            mode @ RecoveryMode::Standby if !self.lately.get() && patience::is_worth_asking_again(mode, kind) => {
+                self.notes().trouble(SystemTime::now());
+            }
+            RecoveryMode::Standby | RecoveryMode::Recovery | RecoveryMode::Ending => {}
         }
-        let may_take_a_number = matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. });
-        met_before && may_take_a_number && matches!(self.name, WalFileName::History(_))
+    }
+
+    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Once the
+    /// storage has answered, the note is removed.
+    fn note_promotion(&self) {
+        // Which spool it is, the settings say.
+        if self.settings.get().is_some() && matches!(self.mode(), RecoveryMode::Promoting { .. }) {
+            self.recall();
+            self.write_promotion_note();
+        }
+    }
+
+    fn write_promotion_note(&self) {
+        if let Some(startup) = self.startup() {
+            self.notes().promotion_in_trouble(&startup);
+        }
+    }
+
+    fn recall(&self) {
+        self.promotion.recall(|| self.startup().is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup)));
+    }
+
+    fn startup(&self) -> Option<StartupProcess> {
+        self.directory.postmaster().and_then(|postmaster| StartupProcess::above_us(postmaster.pid))
     }
 
     /// What to do about a gap that stays. It is advice, for which nobody waits long.
@@ -175,9 +204,11 @@ impl Call {
         if matches!(self.name, WalFileName::History(_)) {
             delivery::sweep(&self.arguments.path);
         }
+        // On a standby one GET is all, where no timeline's number depends on it; elsewhere the proof says the rest.
+        let is_one_get = self.promotion.column(mode, &self.name) == RecoveryMode::Standby;
         let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
-            // A delete marker. On a standby one GET is all; elsewhere the proof below says the rest.
-            Err(error) if error.kind() == ErrorKind::Gap && mode == RecoveryMode::Standby => {
+            // A delete marker.
+            Err(error) if error.kind() == ErrorKind::Gap && is_one_get => {
                 let is_news = self.notes().absent(&self.name, SystemTime::now());
                 return Ok(if is_news { Outcome::Gap(error.to_string()) } else { Outcome::Absent });
             }
@@ -187,7 +218,7 @@ impl Call {
         self.notes().reached();
         match answer {
             Answer::Delivered => Ok(Outcome::Delivered),
-            Answer::NoSuchKey if mode == RecoveryMode::Standby => {
+            Answer::NoSuchKey if is_one_get => {
                 self.prove_for_the_log(target).await;
                 Ok(Outcome::Absent)
             }
@@ -273,7 +304,11 @@ impl Call {
                 self.settings.get_or_init(|| read)
             }
         };
+        self.promotion.learn(settings.promote_needs_archive);
         self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
+        self.recall();
+        self.look();
+        self.note_promotion();
         self.allow(0);
         let control = self.directory.control().await?;
         let local = control.map(|control| self.directory.identity(&control)).transpose()?;
@@ -317,8 +352,7 @@ impl Call {
 
     /// Looks at what the server is doing.
     fn look(&self) -> RecoveryMode {
-        let needs_archive = self.settings.get().is_some_and(|settings| settings.promote_needs_archive);
-        let mode = mode::detect(self.directory.path(), &self.arguments.path, needs_archive);
+        let mode = mode::detect(self.directory.path(), &self.arguments.path, self.promotion.needs_archive());
         if matches!(mode, RecoveryMode::Promoting { .. }) && self.promoted.get().is_none() {
             self.promoted.set(Some(Instant::now()));
         }
@@ -400,16 +434,4 @@ async fn identity_of(cluster: &Cluster) -> Result<ClusterIdentity> {
         ErrorKind::NotFound => error.with_kind(ErrorKind::Config).hint("there is no such cluster in the repository"),
         _ => error,
     })
-}
-
-/// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
-/// without the archive cannot be undone.
-fn is_worth_asking_again(mode: RecoveryMode, kind: ErrorKind) -> bool {
-    let is_promotion = matches!(mode, RecoveryMode::Promoting { .. });
-    match kind {
-        ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::LocalIo | ErrorKind::Protocol => true,
-        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => is_promotion,
-        ErrorKind::Gap | ErrorKind::NotFound => is_promotion,
-        ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
-    }
 }

@@ -10,6 +10,7 @@
 //! | [`mode`] | what the server that asks is doing: the column of the exit-code table |
 //! | [`patience`] | how long each of them tries |
 //! | [`notes`] | what one call of `walhalla-restore` tells the next |
+//! | `promotion` | what a call knows of a promotion: whether it must have the archive, whether it met trouble |
 //! | [`startup`] | the startup process that a restore call works for |
 //! | [`fetch`] | `walhalla-restore`: one file delivered whole, or an answer that is proven |
 //! | `call` | one such call: asks until there is an answer, or no patience left |
@@ -30,6 +31,7 @@ pub mod mode;
 pub mod notes;
 pub mod patience;
 pub mod program;
+mod promotion;
 pub mod push;
 pub mod source;
 pub mod startup;
