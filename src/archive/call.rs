@@ -2,20 +2,19 @@
 
 use super::arguments::RestoreArguments;
 use super::data_directory::DataDirectory;
-use super::delivery::{self, Answer, Wanted};
+use super::delivery::{self, Answer};
 use super::notes::Notes;
 use super::patience::{self, Patience};
 use super::program::{self, Leash};
 use super::promotion::Promotion;
 use super::startup::StartupProcess;
-use super::subject::subject_of;
+use super::target::{self, Target};
 use super::{gap, mode};
-use crate::codec::Identities;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::RecoveryMode;
 use crate::pg::WalFileName;
-use crate::repo::{Absence, Cluster, ClusterIdentity, Repository};
+use crate::repo::{Absence, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Limits};
 use std::cell::{Cell, OnceCell};
@@ -67,16 +66,6 @@ pub(super) struct Call {
     settings: OnceCell<Settings>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
-}
-
-/// Where the file is to come from, and what it must be.
-#[derive(Debug)]
-struct Target {
-    cluster: Cluster,
-    identities: Identities,
-    /// The cluster of the data directory; unknown where there is none yet.
-    local: Option<ClusterIdentity>,
-    wanted: Wanted,
 }
 
 impl Call {
@@ -231,8 +220,7 @@ impl Call {
         self.allow(0);
         match self.prove(target).await? {
             Absence::Proven => Ok(Outcome::Absent),
-            Absence::Unknown(what) => Err(Error::new(ErrorKind::Config, format!("{}: {what}", self.name))
-                .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")),
+            Absence::Unknown(what) => Err(self.unknown(&what)),
             Absence::Gap(found) => {
                 if self.is_in_pg_wal(target).await? {
                     return Ok(Outcome::Passed(format!(
@@ -262,22 +250,43 @@ impl Call {
         target.cluster.prove_absent(&self.name).await
     }
 
-    /// On a standby a gap changes nothing, but somebody should know of one that stays.
+    fn unknown(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Config, format!("{}: {what}", self.name))
+            .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")
+    }
+
+    /// On a standby neither a gap nor a repository that proves nothing changes the answer, but somebody should know of one that stays.
     async fn prove_for_the_log(&self, target: &Target) {
         if !self.notes().absent(&self.name, SystemTime::now()) {
             return;
         }
         let left = self.left().min(FOR_THE_LOG);
         self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), left, 0));
-        let look = async {
-            let Ok(Absence::Gap(found)) = self.prove(target).await else { return };
-            if !self.is_in_pg_wal(target).await.unwrap_or(false) {
-                let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
-                program::say(super::fetch::PROGRAM, &format!("there is a gap in the archive: {found}; {cure}"));
-            }
-        };
         // What does not come to its end in time is tried again in five minutes.
-        drop(tokio::time::timeout(left, look).await);
+        if let Ok(Some(line)) = tokio::time::timeout(left, self.what_stays(target)).await {
+            program::say(super::fetch::PROGRAM, &line);
+        }
+    }
+
+    /// What the proof says that time alone does not mend.
+    async fn what_stays(&self, target: &Target) -> Option<String> {
+        let error = match self.prove(target).await {
+            Ok(Absence::Proven) => return None,
+            Ok(Absence::Gap(_)) if self.is_in_pg_wal(target).await.unwrap_or(false) => return None,
+            Ok(Absence::Gap(found)) => {
+                let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
+                return Some(format!("there is a gap in the archive: {found}; {cure}"));
+            }
+            Ok(Absence::Unknown(what)) => self.unknown(&what),
+            Err(error) => error,
+        };
+        let stays = match error.kind() {
+            ErrorKind::Config | ErrorKind::Mismatch | ErrorKind::Corrupt | ErrorKind::Denied => true,
+            // The answer itself has said it, or the next one does.
+            ErrorKind::Unavailable | ErrorKind::Protocol | ErrorKind::LocalIo | ErrorKind::NotFound => false,
+            ErrorKind::Gap | ErrorKind::Duplicate | ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
+        };
+        stays.then(|| format!("{} is answered as absent, which nothing proves: {error}", self.name))
     }
 
     async fn is_in_pg_wal(&self, target: &Target) -> Result<bool> {
@@ -310,34 +319,9 @@ impl Call {
         self.look();
         self.note_promotion();
         self.allow(0);
-        let control = self.directory.control().await?;
-        let local = control.map(|control| self.directory.identity(&control)).transpose()?;
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
-        let system = match (&local, self.arguments.cluster) {
-            (Some(local), Some(asked)) if local.system_identifier != asked => {
-                let here = local.system_identifier;
-                return Err(Error::new(
-                    ErrorKind::Mismatch,
-                    format!("--cluster is {asked}, and this data directory is {here}'s"),
-                )
-                .hint("leave --cluster away: the data directory tells its cluster"));
-            }
-            (Some(local), _) => local.system_identifier,
-            (None, Some(asked)) => asked,
-            (None, None) => repository.only_cluster().await?,
-        };
-        let cluster = repository.cluster(system);
-        let segment_size = match &local {
-            Some(local) => local.wal_segment_size,
-            None => identity_of(&cluster).await?.wal_segment_size,
-        };
-        let subject = subject_of(&self.name, system, segment_size).ok_or_else(|| {
-            let text =
-                format!("{} is no name of a WAL file with segments of {} MiB", self.name, segment_size.bytes() >> 20);
-            Error::new(ErrorKind::Mismatch, text)
-        })?;
-        let wanted = Wanted { name: self.name, subject, segment_size, destination: self.arguments.path.clone() };
-        Ok(Target { cluster, identities: settings.identities.clone(), local, wanted })
+        let asked = self.arguments.cluster;
+        target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
     }
 
     /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.
@@ -426,12 +410,4 @@ impl Call {
 pub(super) fn overdue() -> Error {
     Error::new(ErrorKind::Unavailable, "it is not done after the time allowed")
         .hint("a file or the storage does not answer (WALHALLA_RESTORE_TIMEOUT is the limit in a recovery)")
-}
-
-/// The identity of a cluster that no data directory tells of.
-async fn identity_of(cluster: &Cluster) -> Result<ClusterIdentity> {
-    cluster.identity().await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => error.with_kind(ErrorKind::Config).hint("there is no such cluster in the repository"),
-        _ => error,
-    })
 }

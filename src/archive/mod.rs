@@ -14,6 +14,7 @@
 //! | [`startup`] | the startup process that a restore call works for |
 //! | [`fetch`] | `walhalla-restore`: one file delivered whole, or an answer that is proven |
 //! | `call` | one such call: asks until there is an answer, or no patience left |
+//! | `target` | where the file comes from, and what it must be |
 //! | `delivery` | one object: asked for, verified, and only then a file |
 //! | `gap` | a file that is missing while later ones are there |
 //!
@@ -36,3 +37,4 @@ pub mod push;
 pub mod source;
 pub mod startup;
 mod subject;
+mod target;
