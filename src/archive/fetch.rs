@@ -77,6 +77,7 @@ fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
         Ended::Done(verdict) => verdict,
         Ended::Panicked => Verdict { line: None, ..trouble(&promotion, mode(), name, &Error::new(ErrorKind::Bug, "")) },
         Ended::Overdue => trouble(&promotion, mode(), name, &call::overdue()),
+        Ended::Unable(cause) => trouble(&promotion, mode(), name, &program::unable(&cause)),
     }
 }
 

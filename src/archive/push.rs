@@ -52,18 +52,17 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
             }
             exit::SUCCESS
         }
-        Ended::Done(Err(error)) => {
-            let error = error.context(format!("cannot archive {shown}"));
-            program::say(PROGRAM, &error.to_string());
-            exit::archive_status(&error)
-        }
+        Ended::Done(Err(error)) => refuse(&shown, error),
         Ended::Panicked => exit::PANIC,
-        Ended::Overdue => {
-            let error = overdue().context(format!("cannot archive {shown}"));
-            program::say(PROGRAM, &error.to_string());
-            exit::archive_status(&error)
-        }
+        Ended::Overdue => refuse(&shown, overdue()),
+        Ended::Unable(cause) => refuse(&shown, program::unable(&cause)),
     }
+}
+
+fn refuse(shown: &str, error: Error) -> u8 {
+    let error = error.context(format!("cannot archive {shown}"));
+    program::say(PROGRAM, &error.to_string());
+    exit::archive_status(&error)
 }
 
 fn overdue() -> Error {
