@@ -78,6 +78,10 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
     directory.refuse_if_held()?;
     let name = source::name_of(path)?;
     let settings = Settings::from_process(arguments.config.as_deref())?;
+    if let Some(timeout) = settings.archive_timeout {
+        // The data directory may hang as well as the storage.
+        leash.set((begun + timeout.min(BEFORE_STORAGE) + LAST_WORDS).into_std());
+    }
     let control = directory.control().await?.ok_or_else(|| {
         let text = format!("there is no global/pg_control in {}", directory.shown());
         Error::new(ErrorKind::Config, text)
