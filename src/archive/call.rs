@@ -2,19 +2,19 @@
 
 use super::arguments::RestoreArguments;
 use super::data_directory::DataDirectory;
-use super::delivery::{self, Answer, Wanted};
+use super::delivery::{self, Answer};
 use super::notes::Notes;
 use super::patience::{self, Patience};
 use super::program::{self, Leash};
+use super::promotion::Promotion;
 use super::startup::StartupProcess;
-use super::subject::subject_of;
+use super::target::{self, Target};
 use super::{gap, mode};
-use crate::codec::Identities;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::RecoveryMode;
 use crate::pg::WalFileName;
-use crate::repo::{Absence, Cluster, ClusterIdentity, Repository};
+use crate::repo::{Absence, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Limits};
 use std::cell::{Cell, OnceCell};
@@ -55,6 +55,7 @@ pub(super) struct Call {
     name: WalFileName,
     directory: DataDirectory,
     leash: Leash,
+    promotion: Promotion,
     limits: Limits,
     begun: Instant,
     mode: Cell<RecoveryMode>,
@@ -67,19 +68,9 @@ pub(super) struct Call {
     target: OnceCell<Target>,
 }
 
-/// Where the file is to come from, and what it must be.
-#[derive(Debug)]
-struct Target {
-    cluster: Cluster,
-    identities: Identities,
-    /// The cluster of the data directory; unknown where there is none yet.
-    local: Option<ClusterIdentity>,
-    wanted: Wanted,
-}
-
 impl Call {
-    /// A call for this file, beginning now.
-    pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> Self {
+    /// A call for this file, beginning now. What it learns of a promotion, it shares.
+    pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Self {
         let directory = DataDirectory::of(&arguments.path);
         let begun = Instant::now();
         let mode = Cell::new(mode::detect(directory.path(), &arguments.path, false));
@@ -89,6 +80,7 @@ impl Call {
             name,
             directory,
             leash,
+            promotion,
             limits,
             begun,
             mode,
@@ -115,11 +107,14 @@ impl Call {
                 outcome = self.attempt(asked_as) => outcome.unwrap_or_else(Outcome::Trouble),
             };
             let now = self.look();
+            if matches!(outcome, Outcome::Gap(_) | Outcome::Trouble(_)) {
+                self.note_promotion();
+            }
             match &outcome {
                 // A promotion was ordered meanwhile: what was good enough for a standby is not for that.
                 Outcome::Absent if asked_as == RecoveryMode::Standby && now != RecoveryMode::Standby => continue,
                 Outcome::Gap(_) if now != RecoveryMode::Standby => {}
-                Outcome::Trouble(error) if is_worth_asking_again(now, error.kind()) => {}
+                Outcome::Trouble(error) if patience::is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
             // An attempt that ran out of time says less than the one before it, which found a gap.
@@ -142,20 +137,43 @@ impl Call {
         self.mode.get()
     }
 
-    /// Leaves word for the calls after this one about trouble of this kind that this one met, and answers whether an earlier call of the same
-    /// promotion met trouble: then a history must not be called absent, or a timeline's number would be used twice.
-    pub(super) fn note_trouble(&self, kind: ErrorKind) -> bool {
-        let startup = self.directory.postmaster().and_then(|postmaster| StartupProcess::above_us(postmaster.pid));
-        let met_before = startup.is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup));
-        match (self.mode(), startup) {
-            (RecoveryMode::Promoting { .. }, Some(startup)) => self.notes().promotion_in_trouble(&startup),
-            (RecoveryMode::Standby, _) if !self.lately.get() && is_worth_asking_again(RecoveryMode::Standby, kind) => {
+    /// Leaves word for the calls after this one about trouble of this kind that this one ends with.
+    pub(super) fn note_trouble(&self, kind: ErrorKind) {
+        self.recall();
+        match self.mode() {
+            RecoveryMode::Promoting { .. } => {
+                self.write_promotion_note();
                 self.notes().trouble(SystemTime::now());
             }
-            _ => {}
+            mode @ RecoveryMode::Standby if !self.lately.get() && patience::is_worth_asking_again(mode, kind) => {
+                self.notes().trouble(SystemTime::now());
+            }
+            RecoveryMode::Standby | RecoveryMode::Recovery | RecoveryMode::Ending => {}
         }
-        let may_take_a_number = matches!(self.mode(), RecoveryMode::Standby | RecoveryMode::Promoting { .. });
-        met_before && may_take_a_number && matches!(self.name, WalFileName::History(_))
+    }
+
+    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Once the
+    /// storage has answered, the note is removed.
+    fn note_promotion(&self) {
+        // Which spool it is, the settings say.
+        if self.settings.get().is_some() && matches!(self.mode(), RecoveryMode::Promoting { .. }) {
+            self.recall();
+            self.write_promotion_note();
+        }
+    }
+
+    fn write_promotion_note(&self) {
+        if let Some(startup) = self.startup() {
+            self.notes().promotion_in_trouble(&startup);
+        }
+    }
+
+    fn recall(&self) {
+        self.promotion.recall(|| self.startup().is_some_and(|startup| self.notes().is_promotion_in_trouble(&startup)));
+    }
+
+    fn startup(&self) -> Option<StartupProcess> {
+        self.directory.postmaster().and_then(|postmaster| StartupProcess::above_us(postmaster.pid))
     }
 
     /// What to do about a gap that stays. It is advice, for which nobody waits long.
@@ -175,9 +193,11 @@ impl Call {
         if matches!(self.name, WalFileName::History(_)) {
             delivery::sweep(&self.arguments.path);
         }
+        // On a standby one GET is all, where no timeline's number depends on it; elsewhere the proof says the rest.
+        let is_one_get = self.promotion.column(mode, &self.name) == RecoveryMode::Standby;
         let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
-            // A delete marker. On a standby one GET is all; elsewhere the proof below says the rest.
-            Err(error) if error.kind() == ErrorKind::Gap && mode == RecoveryMode::Standby => {
+            // A delete marker.
+            Err(error) if error.kind() == ErrorKind::Gap && is_one_get => {
                 let is_news = self.notes().absent(&self.name, SystemTime::now());
                 return Ok(if is_news { Outcome::Gap(error.to_string()) } else { Outcome::Absent });
             }
@@ -187,7 +207,7 @@ impl Call {
         self.notes().reached();
         match answer {
             Answer::Delivered => Ok(Outcome::Delivered),
-            Answer::NoSuchKey if mode == RecoveryMode::Standby => {
+            Answer::NoSuchKey if is_one_get => {
                 self.prove_for_the_log(target).await;
                 Ok(Outcome::Absent)
             }
@@ -200,8 +220,7 @@ impl Call {
         self.allow(0);
         match self.prove(target).await? {
             Absence::Proven => Ok(Outcome::Absent),
-            Absence::Unknown(what) => Err(Error::new(ErrorKind::Config, format!("{}: {what}", self.name))
-                .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")),
+            Absence::Unknown(what) => Err(self.unknown(&what)),
             Absence::Gap(found) => {
                 if self.is_in_pg_wal(target).await? {
                     return Ok(Outcome::Passed(format!(
@@ -223,22 +242,43 @@ impl Call {
         target.cluster.prove_absent_for(target.local.as_ref(), &self.name).await
     }
 
-    /// On a standby a gap changes nothing, but somebody should know of one that stays.
+    fn unknown(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Config, format!("{}: {what}", self.name))
+            .hint("use a newer version of Walhalla: this one cannot tell whether the file is absent")
+    }
+
+    /// On a standby neither a gap nor a repository that proves nothing changes the answer, but somebody should know of one that stays.
     async fn prove_for_the_log(&self, target: &Target) {
         if !self.notes().absent(&self.name, SystemTime::now()) {
             return;
         }
         let left = self.left().min(FOR_THE_LOG);
         self.limits.change(|bounds| *bounds = patience::attempt(Instant::now(), left, 0));
-        let look = async {
-            let Ok(Absence::Gap(found)) = self.prove(target).await else { return };
-            if !self.is_in_pg_wal(target).await.unwrap_or(false) {
-                let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
-                program::say(super::fetch::PROGRAM, &format!("there is a gap in the archive: {found}; {cure}"));
-            }
-        };
         // What does not come to its end in time is tried again in five minutes.
-        drop(tokio::time::timeout(left, look).await);
+        if let Ok(Some(line)) = tokio::time::timeout(left, self.what_stays(target)).await {
+            program::say(super::fetch::PROGRAM, &line);
+        }
+    }
+
+    /// What the proof says that time alone does not mend.
+    async fn what_stays(&self, target: &Target) -> Option<String> {
+        let error = match self.prove(target).await {
+            Ok(Absence::Proven) => return None,
+            Ok(Absence::Gap(_)) if self.is_in_pg_wal(target).await.unwrap_or(false) => return None,
+            Ok(Absence::Gap(found)) => {
+                let cure = gap::cure(&target.cluster, &target.identities, &target.wanted).await;
+                return Some(format!("there is a gap in the archive: {found}; {cure}"));
+            }
+            Ok(Absence::Unknown(what)) => self.unknown(&what),
+            Err(error) => error,
+        };
+        let stays = match error.kind() {
+            ErrorKind::Config | ErrorKind::Mismatch | ErrorKind::Corrupt | ErrorKind::Denied => true,
+            // The answer itself has said it, or the next one does.
+            ErrorKind::Unavailable | ErrorKind::Protocol | ErrorKind::LocalIo | ErrorKind::NotFound => false,
+            ErrorKind::Gap | ErrorKind::Duplicate | ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
+        };
+        stays.then(|| format!("{} is answered as absent, which nothing proves: {error}", self.name))
     }
 
     async fn is_in_pg_wal(&self, target: &Target) -> Result<bool> {
@@ -265,36 +305,15 @@ impl Call {
                 self.settings.get_or_init(|| read)
             }
         };
+        self.promotion.learn(settings.promote_needs_archive);
         self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
+        self.recall();
+        self.look();
+        self.note_promotion();
         self.allow(0);
-        let control = self.directory.control().await?;
-        let local = control.map(|control| self.directory.identity(&control)).transpose()?;
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
-        let system = match (&local, self.arguments.cluster) {
-            (Some(local), Some(asked)) if local.system_identifier != asked => {
-                let here = local.system_identifier;
-                return Err(Error::new(
-                    ErrorKind::Mismatch,
-                    format!("--cluster is {asked}, and this data directory is {here}'s"),
-                )
-                .hint("leave --cluster away: the data directory tells its cluster"));
-            }
-            (Some(local), _) => local.system_identifier,
-            (None, Some(asked)) => asked,
-            (None, None) => repository.only_cluster().await?,
-        };
-        let cluster = repository.cluster(system);
-        let segment_size = match &local {
-            Some(local) => local.wal_segment_size,
-            None => identity_of(&cluster).await?.wal_segment_size,
-        };
-        let subject = subject_of(&self.name, system, segment_size).ok_or_else(|| {
-            let text =
-                format!("{} is no name of a WAL file with segments of {} MiB", self.name, segment_size.bytes() >> 20);
-            Error::new(ErrorKind::Mismatch, text)
-        })?;
-        let wanted = Wanted { name: self.name, subject, segment_size, destination: self.arguments.path.clone() };
-        Ok(Target { cluster, identities: settings.identities.clone(), local, wanted })
+        let asked = self.arguments.cluster;
+        target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
     }
 
     /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.
@@ -309,8 +328,7 @@ impl Call {
 
     /// Looks at what the server is doing.
     fn look(&self) -> RecoveryMode {
-        let needs_archive = self.settings.get().is_some_and(|settings| settings.promote_needs_archive);
-        let mode = mode::detect(self.directory.path(), &self.arguments.path, needs_archive);
+        let mode = mode::detect(self.directory.path(), &self.arguments.path, self.promotion.needs_archive());
         if matches!(mode, RecoveryMode::Promoting { .. }) && self.promoted.get().is_none() {
             self.promoted.set(Some(Instant::now()));
         }
@@ -384,24 +402,4 @@ impl Call {
 pub(super) fn overdue() -> Error {
     Error::new(ErrorKind::Unavailable, "it is not done after the time allowed")
         .hint("a file or the storage does not answer (WALHALLA_RESTORE_TIMEOUT is the limit in a recovery)")
-}
-
-/// The identity of a cluster that no data directory tells of.
-async fn identity_of(cluster: &Cluster) -> Result<ClusterIdentity> {
-    cluster.identity().await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => error.with_kind(ErrorKind::Config).hint("there is no such cluster in the repository"),
-        _ => error,
-    })
-}
-
-/// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
-/// without the archive cannot be undone.
-fn is_worth_asking_again(mode: RecoveryMode, kind: ErrorKind) -> bool {
-    let is_promotion = matches!(mode, RecoveryMode::Promoting { .. });
-    match kind {
-        ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::LocalIo | ErrorKind::Protocol => true,
-        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => is_promotion,
-        ErrorKind::Gap | ErrorKind::NotFound => is_promotion,
-        ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
-    }
 }

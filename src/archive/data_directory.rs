@@ -22,12 +22,21 @@ pub struct DataDirectory(PathBuf);
 
 impl DataDirectory {
     /// The data directory of the file that Postgres names with `%p`: the working directory, in which it runs its commands, or,
-    /// where `%p` is absolute (as `pg_rewind` passes it), two steps above the file. `$PGDATA` may be wrong and is not looked at.
+    /// where `%p` is absolute (as `pg_rewind` passes it, or a wrapper makes it), two steps above the file. `$PGDATA` may be wrong
+    /// and is not looked at.
     pub fn of(wal_file: &Path) -> Self {
+        Self::of_file_in(wal_file, Path::new("."))
+    }
+
+    fn of_file_in(wal_file: &Path, working_directory: &Path) -> Self {
         if !wal_file.is_absolute() {
-            return Self(PathBuf::from("."));
+            return Self(working_directory.to_owned());
         }
         let above = wal_file.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        // `pg_wal` may be a link, and a wrapper may have resolved it: then the file lies in another directory's.
+        if !is_one(above) && is_one(working_directory) && is_in_pg_wal_of(working_directory, wal_file) {
+            return Self(working_directory.to_owned());
+        }
         Self(above.to_owned())
     }
 
@@ -123,6 +132,19 @@ impl DataDirectory {
     }
 }
 
+/// Whether this is a data directory at all.
+pub(super) fn is_one(directory: &Path) -> bool {
+    directory.join("PG_VERSION").exists()
+}
+
+/// Whether the file lies, or would lie, directly in the `pg_wal` of this data directory, by whatever path.
+pub(super) fn is_in_pg_wal_of(data_directory: &Path, file: &Path) -> bool {
+    let Some(above) = file.parent() else { return false };
+    let pg_wal = data_directory.join("pg_wal");
+    let is_same = || Some(above.canonicalize().ok()? == pg_wal.canonicalize().ok()?);
+    above == pg_wal || is_same() == Some(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +154,21 @@ mod tests {
         assert_eq!(DataDirectory::of(Path::new("pg_wal/0000000100000000000000A3")).path(), Path::new("."));
         assert_eq!(DataDirectory::of(Path::new("/d/15/main/pg_wal/RECOVERYXLOG")).path(), Path::new("/d/15/main"));
         assert_eq!(DataDirectory::of(Path::new("/x")).path(), Path::new("/"));
+    }
+
+    #[test]
+    fn a_wrapper_may_have_resolved_the_link_to_pg_wal() {
+        let home = tempfile::tempdir().unwrap();
+        let (data, wal) = (home.path().join("data"), home.path().join("disk/wal"));
+        std::fs::create_dir(&data).unwrap();
+        std::fs::create_dir_all(&wal).unwrap();
+        std::os::unix::fs::symlink(&wal, data.join("pg_wal")).unwrap();
+        let of = |file: &Path| DataDirectory::of_file_in(file, &data).path().to_owned();
+        assert_eq!(of(&wal.join("RECOVERYXLOG")), home.path().join("disk"), "what is no data directory is not asked");
+        std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(of(&wal.join("RECOVERYXLOG")), data);
+        assert_eq!(of(&data.join("pg_wal/RECOVERYXLOG")), data);
+        assert_eq!(of(&home.path().join("else/pg_wal/RECOVERYXLOG")), home.path().join("else"));
     }
 
     #[test]

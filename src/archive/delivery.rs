@@ -1,5 +1,6 @@
 //! One file out of the repository: asked for, verified, and only then there.
 
+use super::source::LONGEST_TEXT;
 use crate::codec::{self, Identities, Subject};
 use crate::durable::{self, Staged};
 use crate::error::{Error, ErrorKind, Result};
@@ -67,20 +68,29 @@ fn write_out(object: &Bytes, identities: &Identities, wanted: &Wanted, place: &s
         );
         return Err(Error::new(ErrorKind::Mismatch, text));
     }
-    let is_segment = matches!(wanted.name, WalFileName::Segment(_) | WalFileName::Partial(_));
-    if is_segment && header.plain_length != wanted.segment_size.bytes() {
-        let text = format!(
-            "{place} holds {} bytes, and a segment of this cluster has {}",
-            header.plain_length,
-            wanted.segment_size.bytes()
-        );
-        return Err(Error::new(ErrorKind::Mismatch, text));
-    }
+    check_length(header.plain_length, wanted, place)?;
     // Whatever is missing here, it is not the object: `NotFound` has one meaning in this room.
     let local = |error: Error| error.with_kind(ErrorKind::LocalIo);
     let mut staged = Staged::beside(&wanted.destination, 0o600).map_err(local)?;
     codec::decode(object, identities, &mut staged).map_err(|error| error.context(place))?;
     staged.publish_unsynced().map_err(local)
+}
+
+/// What an object says of its length bounds what is written into `pg_wal`: a full volume there stops the server.
+fn check_length(length: u64, wanted: &Wanted, place: &str) -> Result<()> {
+    let refusal = match wanted.name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => {
+            let expected = wanted.segment_size.bytes();
+            (length != expected).then(|| format!("and a segment of this cluster has {expected}"))
+        }
+        WalFileName::History(_) | WalFileName::BackupHistory { .. } => {
+            (length > LONGEST_TEXT).then(|| format!("which is too long for {}", wanted.name))
+        }
+    };
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => Err(Error::new(ErrorKind::Mismatch, format!("{place} holds {length} bytes, {refusal}"))),
+    }
 }
 
 /// Removes temporary files of calls that were killed while they wrote.
@@ -94,6 +104,53 @@ pub(super) fn sweep(destination: &Path) {
         };
         if is_ours && is_old() == Some(true) {
             std::fs::remove_file(entry.path()).unwrap_or(()); // The next call tries again.
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::subject::subject_of;
+    use super::*;
+    use crate::codec::Encoding;
+    use crate::pg::SystemIdentifier;
+
+    fn written(name: &str, length: usize) -> (tempfile::TempDir, Result<()>) {
+        let directory = tempfile::tempdir().unwrap();
+        let (name, segment_size) = (name.parse().unwrap(), SegmentSize::new(1 << 20).unwrap());
+        let subject = subject_of(&name, SystemIdentifier(7), segment_size).unwrap();
+        let encoding = Encoding { level: 1, recipients: crate::codec::Recipients::default() };
+        let object = codec::encode_bytes(&vec![b'x'; length], subject, &encoding).unwrap();
+        let wanted = Wanted { name, subject, segment_size, destination: directory.path().join("RECOVERY") };
+        let result = write_out(&object.bytes, &Identities::default(), &wanted, "the object");
+        (directory, result)
+    }
+
+    #[test]
+    fn no_more_is_written_than_a_file_of_this_name_can_have() {
+        let (segment, history, backup) =
+            ("000000010000000000000002", "00000002.history", "000000010000000000000002.00000028.backup");
+        let text = usize::try_from(LONGEST_TEXT).unwrap();
+        for (name, length, said) in [
+            (segment, 1 << 20, None),
+            (segment, (1 << 20) + 1, Some("a segment of this cluster has 1048576")),
+            (segment, 100, Some("a segment of this cluster has 1048576")),
+            (history, text, None),
+            (history, text + 1, Some("holds 1048577 bytes, which is too long for 00000002.history")),
+            (backup, text, None),
+            (backup, text + 1, Some("too long")),
+        ] {
+            let (directory, result) = written(name, length);
+            let left = std::fs::read_dir(directory.path()).unwrap().count();
+            match said {
+                None => assert!(result.is_ok() && left == 1, "{name} {length}: {result:?}"),
+                Some(said) => {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Mismatch);
+                    assert!(error.to_string().contains(said), "{error}");
+                    assert_eq!(left, 0);
+                }
+            }
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use super::arguments::{self, Asked, RestoreArguments};
 use super::call::{self, Call, Outcome};
+use super::data_directory::DataDirectory;
 use super::mode;
 use super::program::{self, Ended, Leash};
+use super::promotion::Promotion;
 use crate::error::{Error, ErrorKind};
 use crate::exit::{self, FetchOutcome, RecoveryMode};
 use crate::pg::{TimelineId, WalFileName};
@@ -66,24 +68,27 @@ fn say(verdict: Verdict) -> u8 {
 /// Runs the call where nothing that hangs or breaks can keep the answer from Postgres.
 fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
     let path = arguments.path.clone();
-    match program::supervise(BEFORE_FIRST, move |leash| work(arguments, name, leash)) {
+    let promotion = Promotion::default();
+    let theirs = promotion.clone();
+    let ended = program::supervise(BEFORE_FIRST, move |leash| work(arguments, name, leash, theirs));
+    // As the call itself would have judged: by what it had learnt.
+    let mode = || detected(&path, promotion.needs_archive());
+    match ended {
         Ended::Done(verdict) => verdict,
-        Ended::Panicked => Verdict { status: status(&path, FetchOutcome::Trouble(ErrorKind::Bug)), line: None },
-        Ended::Overdue => {
-            let mode = mode_of(&path);
-            refusal(mode, &call::overdue().context(format!("cannot fetch {name}")))
-        }
+        Ended::Panicked => Verdict { line: None, ..trouble(&promotion, mode(), name, &Error::new(ErrorKind::Bug, "")) },
+        Ended::Overdue => trouble(&promotion, mode(), name, &call::overdue()),
+        Ended::Unable(cause) => trouble(&promotion, mode(), name, &program::unable(&cause)),
     }
 }
 
-async fn work(arguments: RestoreArguments, name: WalFileName, leash: Leash) -> Verdict {
-    let call = Call::new(arguments, name, leash);
+async fn work(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Verdict {
+    let call = Call::new(arguments, name, leash, promotion.clone());
     let outcome = call.ask().await;
-    judge(&call, name, outcome).await
+    judge(&call, &promotion, name, outcome).await
 }
 
 /// From the outcome to the answer: the mode decides what it means, the line says it.
-async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
+async fn judge(call: &Call, promotion: &Promotion, name: WalFileName, outcome: Outcome) -> Verdict {
     let mode = call.mode();
     match outcome {
         Outcome::Delivered => Verdict { status: exit::restore_status(mode, FetchOutcome::Delivered), line: None },
@@ -93,36 +98,32 @@ async fn judge(call: &Call, name: WalFileName, outcome: Outcome) -> Verdict {
         Outcome::Passed(text) => Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: Some(text) },
         Outcome::Gap(found) => {
             let cure = call.cure().await.map(|cure| format!("; {cure}")).unwrap_or_default();
-            let (mode, why) = column(call, mode, ErrorKind::Gap);
-            let status = exit::restore_status(mode, FetchOutcome::Gap);
-            let line = format!(
-                "there is a gap in the archive: {found}{cure}{}",
-                why.unwrap_or_else(|| consequence(mode, name))
-            );
-            Verdict { status, line: Some(line) }
+            call.note_trouble(ErrorKind::Gap);
+            let status = exit::restore_status(promotion.column(mode, &name), FetchOutcome::Gap);
+            let why = consequence(promotion, mode, name);
+            Verdict { status, line: Some(format!("there is a gap in the archive: {found}{cure}{why}")) }
         }
         Outcome::Trouble(error) => {
-            let (mode, why) = column(call, mode, error.kind());
-            let status = exit::restore_status(mode, FetchOutcome::Trouble(error.kind()));
-            let why = why.unwrap_or_else(|| consequence(mode, name));
-            Verdict { status, line: Some(format!("cannot fetch {name}: {error}{why}")) }
+            call.note_trouble(error.kind());
+            trouble(promotion, mode, name, &error)
         }
     }
 }
 
-/// In which column of the table trouble is judged: the mode's own, unless an earlier call of the same promotion met trouble.
-/// Then a history that is wanted now decides the new timeline's number, and must not be called absent.
-fn column(call: &Call, mode: RecoveryMode, kind: ErrorKind) -> (RecoveryMode, Option<String>) {
-    if call.note_trouble(kind) {
-        let why = "; a promotion is under way: the server stops rather than use a timeline's number twice, and starts as a \
-                   standby again";
-        return (RecoveryMode::Recovery, Some(why.to_owned()));
-    }
-    (mode, None)
+/// Nothing is known: what that means in this mode, and why.
+fn trouble(promotion: &Promotion, mode: RecoveryMode, name: WalFileName, error: &Error) -> Verdict {
+    let status = exit::restore_status(promotion.column(mode, &name), FetchOutcome::Trouble(error.kind()));
+    let why = consequence(promotion, mode, name);
+    Verdict { status, line: Some(format!("cannot fetch {name}: {error}{why}")) }
 }
 
 /// What the answer means, in the words of the operator who reads the server's log.
-fn consequence(mode: RecoveryMode, name: WalFileName) -> String {
+fn consequence(promotion: &Promotion, mode: RecoveryMode, name: WalFileName) -> String {
+    if promotion.is_decided_by(mode, &name) {
+        return "; a promotion is under way: the server stops rather than use a timeline's number twice, and starts as a standby \
+                again"
+            .to_owned();
+    }
     match mode {
         RecoveryMode::Recovery => "; recovery stops rather than end too early".to_owned(),
         RecoveryMode::Promoting { needs_archive: true } => {
@@ -148,7 +149,11 @@ fn refusal(mode: RecoveryMode, error: &Error) -> Verdict {
 }
 
 fn mode_of(path: &Path) -> RecoveryMode {
-    mode::detect(super::data_directory::DataDirectory::of(path).path(), path, false)
+    detected(path, false)
+}
+
+fn detected(path: &Path, needs_archive: bool) -> RecoveryMode {
+    mode::detect(DataDirectory::of(path).path(), path, needs_archive)
 }
 
 fn status(path: &Path, outcome: FetchOutcome) -> u8 {

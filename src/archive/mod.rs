@@ -10,9 +10,11 @@
 //! | [`mode`] | what the server that asks is doing: the column of the exit-code table |
 //! | [`patience`] | how long each of them tries |
 //! | [`notes`] | what one call of `walhalla-restore` tells the next |
+//! | `promotion` | what a call knows of a promotion: whether it must have the archive, whether it met trouble |
 //! | [`startup`] | the startup process that a restore call works for |
 //! | [`fetch`] | `walhalla-restore`: one file delivered whole, or an answer that is proven |
 //! | `call` | one such call: asks until there is an answer, or no patience left |
+//! | `target` | where the file comes from, and what it must be |
 //! | `delivery` | one object: asked for, verified, and only then a file |
 //! | `gap` | a file that is missing while later ones are there |
 //!
@@ -30,7 +32,9 @@ pub mod mode;
 pub mod notes;
 pub mod patience;
 pub mod program;
+mod promotion;
 pub mod push;
 pub mod source;
 pub mod startup;
 mod subject;
+mod target;

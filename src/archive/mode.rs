@@ -4,20 +4,26 @@
 //! ordered promotion has not been taken up, and at the very end none of them, because Postgres removes the signal file
 //! *before* it asks for the parent's history. All of them may change while a call runs, so a call looks again each second.
 
+use super::data_directory;
 use crate::exit::RecoveryMode;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// The mode of the server in `data_directory` that wants a file at `destination` (`%p`). `needs_archive` is what was configured for
 /// a promotion.
+///
+/// An absolute path is `pg_rewind`'s, or somebody's by hand: for them nothing goes on as if the archive had ended. But both of
+/// them name the file as it is called; under `RECOVERYXLOG` or `RECOVERYHISTORY` a server asks, whose wrapper made the path
+/// absolute (`restore_command = 'walhalla-restore %f "/data/%p"'`).
 pub fn detect(data_directory: &Path, destination: &Path, needs_archive: bool) -> RecoveryMode {
     let there = |name: &str| data_directory.join(name).symlink_metadata().is_ok();
-    if destination.is_absolute() {
-        return RecoveryMode::Recovery; // pg_rewind, or somebody by hand: nothing goes on as if the archive had ended.
+    let is_from_server = is_from_server(data_directory, destination);
+    if destination.is_absolute() && !is_from_server {
+        return RecoveryMode::Recovery;
     }
     if there("standby.signal") {
         return if there("promote") { RecoveryMode::Promoting { needs_archive } } else { RecoveryMode::Standby };
     }
-    if !there("recovery.signal") && is_from_server(destination) {
+    if !there("recovery.signal") && is_from_server {
         return RecoveryMode::Ending;
     }
     RecoveryMode::Recovery
@@ -31,13 +37,17 @@ pub fn detect_without_arguments(data_directory: &Path) -> RecoveryMode {
     RecoveryMode::Recovery
 }
 
-/// The two names under which a server in archive recovery asks; nobody else does.
-fn is_from_server(destination: &Path) -> bool {
-    destination.starts_with("pg_wal")
-        && destination
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| matches!(name, "RECOVERYXLOG" | "RECOVERYHISTORY"))
+/// The two names under which a server in archive recovery asks, in its `pg_wal`; nobody else does. By an absolute path only what
+/// is a data directory has a server: the last column of the table must not be anybody's guess.
+fn is_from_server(data_directory: &Path, destination: &Path) -> bool {
+    let name = destination.file_name().and_then(|name| name.to_str());
+    if !name.is_some_and(|name| matches!(name, "RECOVERYXLOG" | "RECOVERYHISTORY")) {
+        return false;
+    }
+    if destination.is_absolute() {
+        return data_directory::is_one(data_directory) && data_directory::is_in_pg_wal_of(data_directory, destination);
+    }
+    destination.components().find(|part| *part != Component::CurDir) == Some(Component::Normal("pg_wal".as_ref()))
 }
 
 #[cfg(test)]
@@ -63,6 +73,7 @@ mod tests {
             (&[], history, RecoveryMode::Ending),
             (&[], segment, RecoveryMode::Ending),
             (&["promote"], history, RecoveryMode::Ending),
+            (&[], "./pg_wal/RECOVERYXLOG", RecoveryMode::Ending),
             (&[], "somewhere", RecoveryMode::Recovery),
             (&[], "pg_wal/000000010000000000000001", RecoveryMode::Recovery),
             (&[], "/data/pg_wal/000000010000000000000001", RecoveryMode::Recovery),
@@ -73,6 +84,33 @@ mod tests {
                 std::fs::write(directory.path().join(file), "").unwrap();
             }
             assert_eq!(detect(directory.path(), Path::new(destination), true), expected, "{files:?} {destination}");
+        }
+    }
+
+    #[test]
+    fn a_wrapper_may_make_the_path_absolute() {
+        let standby = RecoveryMode::Standby;
+        let promoting = RecoveryMode::Promoting { needs_archive: true };
+        for (files, name, expected) in [
+            (&["PG_VERSION", "standby.signal"][..], "RECOVERYXLOG", standby),
+            (&["PG_VERSION", "standby.signal"], "RECOVERYHISTORY", standby),
+            (&["PG_VERSION", "standby.signal", "promote"], "RECOVERYXLOG", promoting),
+            (&["PG_VERSION", "recovery.signal"], "RECOVERYXLOG", RecoveryMode::Recovery),
+            (&["PG_VERSION"], "RECOVERYHISTORY", RecoveryMode::Ending),
+            // No data directory: no server is there that could be ending its recovery.
+            (&[], "RECOVERYHISTORY", RecoveryMode::Recovery),
+            // pg_rewind, in the data directory of a server that was a standby.
+            (&["PG_VERSION", "standby.signal"], "000000010000000000000001", RecoveryMode::Recovery),
+            (&["PG_VERSION"], "000000010000000000000001", RecoveryMode::Recovery),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            for file in files {
+                std::fs::write(directory.path().join(file), "").unwrap();
+            }
+            let destination = directory.path().join("pg_wal").join(name);
+            assert_eq!(detect(directory.path(), &destination, true), expected, "{files:?} {name}");
+            let elsewhere = directory.path().join("elsewhere").join(name);
+            assert_eq!(detect(directory.path(), &elsewhere, true), RecoveryMode::Recovery, "{files:?} {name}");
         }
     }
 

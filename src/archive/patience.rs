@@ -1,6 +1,7 @@
 //! How long the two programs try: figures of the design, and the reasons for them.
 
 use crate::config::Settings;
+use crate::error::ErrorKind;
 use crate::exit::RecoveryMode;
 use crate::storage::Bounds;
 use std::time::Duration;
@@ -91,6 +92,18 @@ pub fn attempt(now: Instant, left: Duration, bytes: u64) -> Bounds {
     let stall = left.clamp(Duration::from_millis(500), STALL);
     let whole = left + by_size(bytes);
     Bounds { deadline: Some(now + whole), stall, request: whole, connect: CONNECT.min(stall), attempts: 1 }
+}
+
+/// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
+/// without the archive cannot be undone.
+pub fn is_worth_asking_again(mode: RecoveryMode, kind: ErrorKind) -> bool {
+    let is_promotion = matches!(mode, RecoveryMode::Promoting { .. });
+    match kind {
+        ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::LocalIo | ErrorKind::Protocol => true,
+        ErrorKind::Config | ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Duplicate => is_promotion,
+        ErrorKind::Gap | ErrorKind::NotFound => is_promotion,
+        ErrorKind::Held | ErrorKind::Interrupted | ErrorKind::Bug => false,
+    }
 }
 
 #[cfg(test)]

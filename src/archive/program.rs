@@ -5,6 +5,7 @@
 //! kernel, nor a computation that does not end, nor a panic can keep the program from answering Postgres. No signal is handled:
 //! a program that Postgres ends by a signal must look like one.
 
+use crate::error::{Error, ErrorKind};
 use std::io::Write;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,8 @@ pub enum Ended<T> {
     Panicked,
     /// Not at all, within its time.
     Overdue,
+    /// It could not begin: the system gave it no thread or no runtime. The text is the system's reason.
+    Unable(String),
 }
 
 /// Runs `work` on its own thread, in a current-thread runtime, until it ends or its leash does. It starts with `first` from now.
@@ -54,27 +57,35 @@ where
     let (sender, receiver) = mpsc::sync_channel(1);
     let theirs = leash.clone();
     let spawned = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-            return; // Without a sender the receiver learns of it.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(cause) => return drop(sender.send(Ended::Unable(cause.to_string()))),
         };
         let result = runtime.block_on(work(theirs));
         // The receiver may have gone: then nobody waits for the result any more.
-        drop(sender.send(result));
+        drop(sender.send(Ended::Done(result)));
         // A blocking task may hang for ever; nobody waits for it.
         runtime.shutdown_background();
     });
-    if spawned.is_err() {
-        return Ended::Panicked;
+    if let Err(cause) = spawned {
+        return Ended::Unable(cause.to_string());
     }
     loop {
         let left = leash.end().saturating_duration_since(Instant::now());
         match receiver.recv_timeout(left.min(Duration::from_millis(250))) {
-            Ok(result) => return Ended::Done(result),
+            Ok(ended) => return ended,
             Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
             Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ended::Overdue,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+/// What a program says that could not begin: the machine is short of something, and the next call may find it.
+pub fn unable(cause: &str) -> Error {
+    Error::new(ErrorKind::LocalIo, "cannot start the work")
+        .because(cause)
+        .hint("the system gives this user no further thread or file descriptor: look at its limits (ulimit)")
 }
 
 /// From now on a panic prints one line, which asks to be reported, and no backtrace.

@@ -52,18 +52,17 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
             }
             exit::SUCCESS
         }
-        Ended::Done(Err(error)) => {
-            let error = error.context(format!("cannot archive {shown}"));
-            program::say(PROGRAM, &error.to_string());
-            exit::archive_status(&error)
-        }
+        Ended::Done(Err(error)) => refuse(&shown, error),
         Ended::Panicked => exit::PANIC,
-        Ended::Overdue => {
-            let error = overdue().context(format!("cannot archive {shown}"));
-            program::say(PROGRAM, &error.to_string());
-            exit::archive_status(&error)
-        }
+        Ended::Overdue => refuse(&shown, overdue()),
+        Ended::Unable(cause) => refuse(&shown, program::unable(&cause)),
     }
+}
+
+fn refuse(shown: &str, error: Error) -> u8 {
+    let error = error.context(format!("cannot archive {shown}"));
+    program::say(PROGRAM, &error.to_string());
+    exit::archive_status(&error)
 }
 
 fn overdue() -> Error {
@@ -79,6 +78,10 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
     directory.refuse_if_held()?;
     source::name_of(path)?;
     let settings = Settings::from_process(arguments.config.as_deref())?;
+    if let Some(timeout) = settings.archive_timeout {
+        // The data directory may hang as well as the storage.
+        leash.set((begun + timeout.min(BEFORE_STORAGE) + LAST_WORDS).into_std());
+    }
     let control = directory.control().await?.ok_or_else(|| {
         let text = format!("there is no global/pg_control in {}", directory.shown());
         Error::new(ErrorKind::Config, text)

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// A history or backup history file is a few kilobytes; what is longer than this is none.
-const LONGEST_TEXT: u64 = 1 << 20;
+pub(super) const LONGEST_TEXT: u64 = 1 << 20;
 /// How much of a segment is looked at before it is sent: its long page header is inside.
 const HEAD: usize = 8192;
 

@@ -203,8 +203,51 @@ impl Bench {
 
     /// `walhalla-restore` for this name, as the server asks.
     pub(super) fn fetch(&self, name: &str) -> Answer {
-        let to = if name.ends_with(".history") { "pg_wal/RECOVERYHISTORY" } else { "pg_wal/RECOVERYXLOG" };
-        self.restore(&[name, to])
+        self.restore(&[name, asked_as(name)])
+    }
+
+    /// The same through a wrapper that makes `%p` absolute.
+    pub(super) fn fetch_absolute(&self, name: &str) -> Answer {
+        self.restore(&[name, &self.data().join(asked_as(name)).display().to_string()])
+    }
+
+    /// A shell in the data directory, whose commands are the children of one process, as those of a startup process are. The
+    /// programs are in its `PATH`, and this process is its postmaster.
+    pub(super) fn shell(&self, script: &str) -> Answer {
+        for name in ["walhalla-restore", "walhalla-archive"] {
+            let _built = program_path(name);
+        }
+        let postmaster = std::process::id();
+        self.write("postmaster.pid", format!("{postmaster}\n/data\n1700000000\n5432\n/tmp\n*\n  1 2\nstandby \n"));
+        let script = format!("PATH={}:$PATH\n{script}", binaries::directory().display());
+        finish(self.start("/bin/sh", &["-c", &script]), Instant::now())
+    }
+
+    /// A program that can open no file.
+    pub(super) fn with_few_files(&self, program: &str, arguments: &[&str]) -> Answer {
+        let program = program_path(program).display().to_string();
+        let script = ["-c", "ulimit -n 3; exec \"$@\"", "sh", &program];
+        finish(self.start("/bin/sh", &[&script, arguments].concat()), Instant::now())
+    }
+
+    /// Replaces a file by one that nobody can open without waiting for ever.
+    pub(super) fn hang(&self, name: &str) {
+        let path = self.data().join(name);
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    }
+
+    /// Lets the time pass after which a standby's absent files are looked at again.
+    pub(super) fn pass_five_minutes(&self) {
+        for entry in std::fs::read_dir(self.home.path().join("spool")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("restore-absent-") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let (name, next) = text.split_once(' ').unwrap();
+                let next = next.parse::<u64>().unwrap() - 300;
+                std::fs::write(&path, format!("{name} {next}")).unwrap();
+            }
+        }
     }
 
     /// Starts a program in the data directory.
@@ -214,6 +257,11 @@ impl Bench {
         command.current_dir(self.data()).args(arguments).envs(&self.environment);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
+}
+
+/// `%p` of a server that asks for this file.
+fn asked_as(name: &str) -> &'static str {
+    if name.ends_with(".history") { "pg_wal/RECOVERYHISTORY" } else { "pg_wal/RECOVERYXLOG" }
 }
 
 /// Waits for a program that was started then.

@@ -4,6 +4,8 @@
 use super::bench::{Answer, Bench, SEGMENT, segment, segment_name};
 use crate::support::fake_s3::{Answer as Says, FakeS3, Fault, Right};
 use std::time::Duration;
+use walhalla::codec::{self, Encoding, Kind, Recipients, Subject};
+use walhalla::pg::{Lsn, SystemIdentifier};
 
 /// The columns: what is there, and what was configured.
 const COLUMNS: [(&str, &[&str], &str); 5] = [
@@ -130,6 +132,15 @@ fn damaged_or_foreign() {
         s3.insert(&bench.key(&segment_name(2)), third);
     };
     row([204, 1, 1, 204, 1], "is not the file that its key says", swapped, &segment_name(2));
+    // A history that would fill the volume.
+    let oversize = |s3: &mut FakeS3, bench: &Bench| {
+        let system_identifier = SystemIdentifier(bench.system());
+        let subject = Subject { kind: Kind::Wal, system_identifier, timeline: 2, start: Lsn::INVALID };
+        let encoding = Encoding { level: 1, recipients: Recipients::default() };
+        let object = codec::encode_bytes(&vec![b'x'; (1 << 20) + 1], subject, &encoding).unwrap();
+        s3.insert(&bench.key("00000002.history"), object.bytes);
+    };
+    row([204, 1, 1, 204, 1], "too long for 00000002.history", oversize, "00000002.history");
     // At the end of the archive: not "absent", but not proven.
     let identity = |s3: &mut FakeS3, bench: &Bench| {
         let text = format!(
@@ -149,6 +160,171 @@ fn not_proven() {
     row([200, 1, 1, 200, 1], "cannot prove", no_identity, &segment_name(4));
     let no_bucket = |s3: &mut FakeS3, _: &Bench| s3.personality(|p| p.no_such_bucket = true);
     row([200, 1, 1, 200, 1], "NoSuchBucket", no_bucket, &segment_name(4));
+}
+
+/// The call itself hangs, and the main thread answers for it: by what the call had learnt.
+#[test]
+fn overdue() {
+    row(
+        [202, 1, 1, 202, 1],
+        "it is not done after the time allowed",
+        |_, bench| bench.hang("global/pg_control"),
+        &segment_name(2),
+    );
+}
+
+/// A wrapper that makes `%p` absolute changes no column.
+#[test]
+fn an_absolute_path() {
+    for (name, absent) in [(&segment_name(2), &segment_name(4)), (&segment_name(1), &"00000002.history".to_owned())] {
+        for (column, status) in [202, 1, 1, 202, 1].into_iter().enumerate() {
+            let (mut s3, bench) = stocked(column);
+            bench.fetch_absolute(name).expect_silent_success();
+            bench.fetch_absolute(absent).expect(1, &[]);
+            s3.down();
+            bench.fetch_absolute(name).expect(status, &["cannot fetch"]);
+            bench.fetch_absolute(absent).expect(status, &["cannot fetch"]);
+            // pg_rewind names the file as it is called.
+            let path = bench.data().join("pg_wal").join(name).display().to_string();
+            bench.restore(&[name, &path]).expect(202, &["cannot fetch"]);
+        }
+    }
+}
+
+/// An earlier call of a promotion met trouble: the history that decides the new timeline's number is not called absent then, whether
+/// `promote` is gone, as Postgres removes it, or there again, because the operator ordered twice.
+#[test]
+fn a_history_in_a_promotion_that_met_trouble() {
+    let ask = |again: &str| {
+        let (mut s3, bench) = stocked(2);
+        s3.down();
+        let answer = bench.shell(&format!(
+            "walhalla-restore {} pg_wal/RECOVERYXLOG; echo first $? >&2
+             rm promote; {again}
+             walhalla-restore 00000002.history pg_wal/RECOVERYHISTORY; echo second $? >&2
+             walhalla-restore {} pg_wal/RECOVERYXLOG; echo third $? >&2",
+            segment_name(4),
+            segment_name(4),
+        ));
+        let said = &answer.stderr;
+        assert!(
+            said.contains("first 1\n") && said.contains("second 202\n") && said.contains("third 1\n"),
+            "{answer:?}"
+        );
+        assert_eq!(said.matches("rather than use a timeline's number twice").count(), 1, "{answer:?}");
+    };
+    ask("");
+    ask("touch promote");
+}
+
+/// Also where that earlier call was killed, or hung until the main thread answered for it; and the other startup process that
+/// comes next has met no trouble.
+#[test]
+fn a_promotion_whose_call_broke_off() {
+    let (mut s3, bench) = stocked(2);
+    s3.down();
+    let bench = bench.with("WALHALLA_PROMOTE_TIMEOUT", "20s");
+    let segment = segment_name(4);
+    let killed = format!("timeout -s KILL 1 walhalla-restore {segment} pg_wal/RECOVERYXLOG; rm promote");
+    let history = "walhalla-restore 00000002.history pg_wal/RECOVERYHISTORY; echo status $? >&2";
+    let answer = bench.shell(&format!("{killed}\n{history}"));
+    assert!(answer.stderr.contains("status 202\n"), "{answer:?}");
+    let answer = bench.shell(&format!("true\n{history}"));
+    assert!(answer.stderr.contains("status 1\n"), "{answer:?}");
+
+    let (mut s3, bench) = stocked(2);
+    let control = std::fs::read(bench.data().join("global/pg_control")).unwrap();
+    bench.hang("global/pg_control");
+    bench.write("control", control);
+    s3.down();
+    let hung = format!("walhalla-restore {segment} pg_wal/RECOVERYXLOG; echo hung $? >&2; rm promote");
+    let answer = bench.shell(&format!("{hung}\nrm global/pg_control; mv control global/pg_control\n{history}"));
+    assert!(answer.stderr.contains("hung 1\n") && answer.stderr.contains("status 202\n"), "{answer:?}");
+}
+
+/// The number is not given away for one GET either: where the repository proves nothing, it may be another's.
+#[test]
+fn a_history_that_decides_is_proven_absent_in_full() {
+    for (cluster_json, status) in [(true, 1), (false, 200)] {
+        let (s3, bench) = stocked(2);
+        let answer = bench.shell("walhalla-restore 00000002.history pg_wal/RECOVERYHISTORY; echo status $? >&2");
+        assert!(answer.stderr.contains("status 1\n"), "{answer:?}");
+        s3.personality(|p| p.denied = vec![(Right::Get, String::new())]);
+        let heal = bench.data().join("heal");
+        let script = format!(
+            "walhalla-restore {} pg_wal/RECOVERYXLOG; echo first $? >&2; rm promote
+             touch broken; while ! test -e heal; do sleep 0.05; done
+             walhalla-restore 00000002.history pg_wal/RECOVERYHISTORY; echo second $? >&2",
+            segment_name(4)
+        );
+        let answer = std::thread::scope(|scope| {
+            let shell = scope.spawn(|| bench.shell(&script));
+            crate::support::wait_until("the promotion is in trouble", Duration::from_secs(20), || {
+                bench.data().join("broken").exists()
+            });
+            s3.personality(|p| p.denied.clear());
+            if !cluster_json {
+                s3.remove(&format!("cluster/{}/cluster.json", bench.system()));
+            }
+            std::fs::write(heal, "").unwrap();
+            shell.join().unwrap()
+        });
+        assert!(answer.stderr.contains("first 1\n"), "{answer:?}");
+        assert!(answer.stderr.contains(&format!("second {status}\n")), "{answer:?}");
+    }
+}
+
+/// On a standby, for which every file of a wrong prefix is absent, a line says so each five minutes.
+#[test]
+fn a_standby_whose_repository_proves_nothing_says_so() {
+    let identity = |bench: &Bench| format!("cluster/{}/cluster.json", bench.system());
+    let none = |s3: &FakeS3, bench: &Bench| s3.remove(&identity(bench));
+    let other = |s3: &FakeS3, bench: &Bench| {
+        let system = bench.system();
+        let text = format!(
+            "{{\"format\":1,\"system_identifier\":\"{system}\",\"postgres_major\":16,\"wal_segment_size\":{SEGMENT}}}\n"
+        );
+        s3.insert(&identity(bench), text);
+    };
+    let feature = |s3: &FakeS3, bench: &Bench| s3.insert(&format!("cluster/{}/feature/later", bench.system()), "");
+    let denied = |s3: &FakeS3, bench: &Bench| {
+        let key = identity(bench);
+        s3.personality(|p| p.denied = vec![(Right::Get, key)]);
+    };
+    let gap = |s3: &FakeS3, bench: &Bench| s3.insert(&bench.key(&segment_name(5)), "x");
+    let nothing_proves = "000000010000000000000004 is answered as absent, which nothing proves: ";
+    let troubles: [(&dyn Fn(&FakeS3, &Bench), &[&str]); 5] = [
+        (&none, &[nothing_proves, "check bucket and prefix"]),
+        (&other, &[nothing_proves, "another cluster"]),
+        (&feature, &[nothing_proves, "newer version"]),
+        (&denied, &[nothing_proves, "AccessDenied"]),
+        (&gap, &["there is a gap in the archive", "000000010000000000000005 is there"]),
+    ];
+    for (trouble, said) in troubles {
+        let (s3, bench) = stocked(1);
+        trouble(&s3, &bench);
+        let silent = || {
+            let answer = bench.fetch(&segment_name(4));
+            assert_eq!((answer.status, answer.stderr.as_str()), (1, ""), "{said:?}");
+        };
+        silent();
+        silent();
+        for _ in 0..2 {
+            bench.pass_five_minutes();
+            bench.fetch(&segment_name(4)).expect(1, said);
+            silent();
+        }
+    }
+}
+
+/// Neither a thread nor a runtime: the column decides, and it is said.
+#[test]
+fn the_work_cannot_start() {
+    for (column, status) in [205, 1, 1, 1, 1].into_iter().enumerate() {
+        let (_s3, bench) = stocked(column);
+        let answer = bench.with_few_files("walhalla-restore", &[&segment_name(2), "pg_wal/RECOVERYXLOG"]);
+        answer.expect(status, &["cannot fetch", "cannot start", "ulimit"]);
+    }
 }
 
 #[test]

@@ -269,6 +269,27 @@ fn it_ends_in_time() {
     assert!(answer.took < Duration::from_secs(3), "{answer:?}");
 }
 
+/// Nor does a file of the server's own that hangs keep it longer than was set.
+#[test]
+fn it_ends_in_time_where_the_data_directory_hangs() {
+    let bench = Bench::on_directory().with("WALHALLA_ARCHIVE_TIMEOUT", "1s");
+    let path = bench.wal(1);
+    bench.hang("global/pg_control");
+    let answer = bench.archive(&[&path]);
+    answer.expect(75, &["cannot archive pg_wal/", "WALHALLA_ARCHIVE_TIMEOUT"]);
+    assert!(answer.took < Duration::from_millis(2500), "{answer:?}");
+}
+
+/// A machine that is short of something is no bug of the program, and it is said.
+#[test]
+fn without_a_file_descriptor_left_it_says_so() {
+    let bench = Bench::on_directory();
+    let path = bench.wal(1);
+    bench
+        .with_few_files("walhalla-archive", &[&path])
+        .expect(74, &["cannot archive pg_wal/", "cannot start", "ulimit"]);
+}
+
 /// A server that is shutting down is not kept, whether the call sees it at once or while it runs.
 #[test]
 fn it_gives_up_for_a_stopping_server() {
