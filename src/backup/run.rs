@@ -14,7 +14,7 @@ use crate::pg::{BackupLabel, BackupSource, WalRange, needed_segments};
 use crate::repo::started::Started;
 use crate::repo::{BackupId, Cluster, Layout, Manifest, Repository};
 use crate::spool::Spool;
-use crate::storage::{self, Bounds, Key, Limits};
+use crate::storage::{self, Key};
 use crate::wire::{ConnectOptions, Connection, Mode};
 use jiff::Timestamp;
 use std::future::Future;
@@ -38,7 +38,7 @@ pub async fn run(
     progress: &dyn Progress,
     interrupted: impl Future<Output = ()>,
 ) -> Result<BackupReport> {
-    let storage = storage::open(settings, &Limits::new(Bounds::PATIENT))?;
+    let storage = storage::open_patient(settings)?;
     let spool = Spool::find(settings.spool.as_deref(), None)?;
     let repository = Repository::new(storage, spool);
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };

@@ -47,18 +47,7 @@ pub(super) struct Source {
 impl Source {
     /// Asks the server.
     pub(super) async fn inspect(connection: &mut Connection) -> Result<Self> {
-        let version = connection.show("server_version_num").await?;
-        let version_num: u32 = version.parse().map_err(|_| strange("server_version_num", &version))?;
-        let major = PgMajor::from_version_num(version_num);
-        if major < PgMajor::OLDEST {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the server is PostgreSQL {major}; 13 is the oldest that is \
-                supported"
-                ),
-            ));
-        }
+        let version_num = connection.version_num().await?;
         let size = connection.show("wal_segment_size").await?;
         let segment_size = SegmentSize::from_setting(&size).map_err(|_| strange("wal_segment_size", &size))?;
         let system = connection.identify_system().await?;

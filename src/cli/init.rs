@@ -119,10 +119,7 @@ async fn ask_server(verb: &args::Init) -> Result<ClusterIdentity> {
         )
     })?;
     let system = connection.identify_system().await?;
-    let version = connection.show("server_version_num").await?;
-    let version = version.parse().map_err(|error: std::num::ParseIntError| {
-        Error::new(ErrorKind::Protocol, format!("server_version_num is {version:?}")).because(error)
-    })?;
+    let version = connection.version_num().await?;
     let size = connection.show("wal_segment_size").await?;
     Ok(ClusterIdentity {
         format: FORMAT,

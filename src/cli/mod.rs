@@ -28,9 +28,32 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
 
 /// Prints what [`parse`] did not take for arguments. Help that was asked for is no failure.
 pub fn refuse(refusal: &clap::Error) -> ExitCode {
-    // Nobody is left to be told where the terminal is gone.
-    drop(refusal.print());
+    use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    if !refusal.use_stderr() || matches!(refusal.kind(), DisplayHelpOnMissingArgumentOrSubcommand | MissingSubcommand) {
+        // Nobody is left to be told where the terminal is gone.
+        drop(refusal.print());
+    } else {
+        show::note(&format!("walhalla: {}", on_one_line(&refusal.render().to_string())));
+    }
     if refusal.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// What clap spreads over several lines, without its first word: what is wrong, what was meant, and where to read on.
+fn on_one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    let mut parts: Vec<String> = Vec::new();
+    for line in lines {
+        let line = line
+            .strip_prefix("For more information, ")
+            .map_or_else(|| line.to_owned(), |rest| format!("for more, {}", rest.trim_end_matches('.')));
+        match parts.last_mut() {
+            // What is wrong may go on with a list.
+            Some(last) if last.ends_with(':') => *last = format!("{last} {line}"),
+            _ => parts.push(line),
+        }
+    }
+    parts.join("; ")
 }
 
 /// The one line of an error, on stderr.

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg::ParseError;
 use crate::repo::{Cluster, Repository};
 use crate::spool::Spool;
-use crate::storage::{self, Bounds, Limits};
+use crate::storage;
 use std::path::Path;
 
 /// What the settings name.
@@ -20,7 +20,7 @@ pub(super) struct Opened {
 /// Reads the settings and opens the repository. No request is made.
 pub(super) fn open(config: Option<&Path>) -> Result<Opened> {
     let settings = Settings::from_process(config)?;
-    let storage = storage::open(&settings, &Limits::new(Bounds::PATIENT))?;
+    let storage = storage::open_patient(&settings)?;
     // An operator's program runs anywhere, as anyone: without a spool it only asks the storage more often.
     let spool = Spool::find(settings.spool.as_deref(), None).unwrap_or_default();
     Ok(Opened { repository: Repository::new(storage, spool), settings })

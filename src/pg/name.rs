@@ -33,7 +33,13 @@ impl SegmentSize {
                 "GB" => 1 << 30,
                 _ => return None,
             };
-            number.parse::<u64>().ok()?.checked_mul(unit)
+            // Digits only: a sign, which `parse` would take, is no part of what Postgres says.
+            number
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| number.parse::<u64>().ok())
+                .flatten()?
+                .checked_mul(unit)
         };
         let bytes =
             bytes().ok_or_else(|| ParseError::new("wal_segment_size", format!("{text:?} is no size in MB or GB")))?;
@@ -237,7 +243,7 @@ mod tests {
         for (text, bytes) in [("1MB", Some(1 << 20)), ("16MB", Some(16 << 20)), ("1GB", Some(1 << 30)), ("3MB", None)] {
             assert_eq!(read(text), bytes, "{text}");
         }
-        for text in ["", "B", "16", "16kB", "MB", "-1MB", "µB", "2GB"] {
+        for text in ["", "B", "16", "16kB", "MB", "-1MB", "+16MB", " 16MB", "µB", "2GB"] {
             assert_eq!(read(text), None, "{text}");
         }
     }

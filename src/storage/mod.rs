@@ -5,6 +5,7 @@
 
 mod bounded;
 pub mod file;
+pub mod first_contact;
 pub mod key;
 pub mod limits;
 pub mod memory;
@@ -13,6 +14,7 @@ pub mod retry;
 pub mod s3;
 
 pub use file::FileStorage;
+pub use first_contact::FirstContact;
 pub use key::Key;
 pub use limits::{Bounds, Limits};
 pub use memory::MemoryStorage;
@@ -284,4 +286,11 @@ pub fn open(settings: &crate::config::Settings, limits: &Limits) -> crate::error
         }
     };
     Ok(Arc::new(Retrying::new(backend, limits.clone())))
+}
+
+/// [`open`] for a long job, with [`Bounds::PATIENT`]: a store that never answered is given up soon ([`FirstContact`]), one that
+/// did is waited for.
+pub fn open_patient(settings: &crate::config::Settings) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
+    let limits = Limits::new(Bounds::PATIENT);
+    Ok(std::sync::Arc::new(FirstContact::new(open(settings, &limits)?, limits)))
 }

@@ -111,8 +111,15 @@ fn push_hosts(pairs: &mut Pairs, text: &str) -> Result<()> {
         } else {
             host.split_once(':').unwrap_or((host, ""))
         };
-        names.push(decode(name)?);
-        ports.push(decode(port)?);
+        let (name, port) = (decode(name)?, decode(port)?);
+        // Most often the rest of a password, which no later message may repeat.
+        if name.contains('@') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(bad("host or port is none").hint(
+                "in a URI, write the characters @ : / ? # and % of user and password as %40 %3A %2F %3F %23 %25",
+            ));
+        }
+        names.push(name);
+        ports.push(port);
     }
     for (key, values) in [("host", names), ("port", ports)] {
         if values.iter().any(|value| !value.is_empty()) {

@@ -147,8 +147,8 @@ enum Use {
     Yes,
     /// Means nothing to this program, and leaving it out harms nobody.
     Ignored,
-    /// Leaving it out would be less safe or less right than asked for: only this value, its default, is accepted.
-    Only(&'static str),
+    /// Leaving it out would be less safe or less right than asked for: only these values, which ask for nothing, are accepted.
+    Only(&'static [&'static str]),
 }
 
 /// libpq's options, their variables, and what becomes of them.
@@ -173,15 +173,15 @@ const OPTIONS: &[(&str, &str, Use)] = &[
     ("sslsni", "PGSSLSNI", Use::Yes),
     ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Use::Yes),
     ("keepalives", "", Use::Yes),
-    ("target_session_attrs", "PGTARGETSESSIONATTRS", Use::Only("any")),
-    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Use::Only("disable")),
-    ("sslcrl", "PGSSLCRL", Use::Only("")),
-    ("sslcrldir", "PGSSLCRLDIR", Use::Only("")),
-    ("sslpassword", "", Use::Only("")),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Use::Only("")),
-    ("requirepeer", "PGREQUIREPEER", Use::Only("")),
-    ("require_auth", "PGREQUIREAUTH", Use::Only("")),
-    ("gssencmode", "PGGSSENCMODE", Use::Ignored),
+    ("target_session_attrs", "PGTARGETSESSIONATTRS", Use::Only(&["any"])),
+    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Use::Only(&["disable"])),
+    ("sslcrl", "PGSSLCRL", Use::Only(&[])),
+    ("sslcrldir", "PGSSLCRLDIR", Use::Only(&[])),
+    ("sslpassword", "", Use::Only(&[])),
+    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Use::Only(&[])),
+    ("requirepeer", "PGREQUIREPEER", Use::Only(&[])),
+    ("require_auth", "PGREQUIREAUTH", Use::Only(&[])),
+    ("gssencmode", "PGGSSENCMODE", Use::Only(&["disable", "prefer"])),
     ("gssdelegation", "PGGSSDELEGATION", Use::Ignored),
     ("gsslib", "PGGSSLIB", Use::Ignored),
     ("krbsrvname", "PGKRBSRVNAME", Use::Ignored),
@@ -288,9 +288,12 @@ impl Values {
         }
         for (key, value) in &pairs {
             match OPTIONS.iter().find(|(known, _, _)| known == key) {
-                None => return Err(config(format!("\"{key}\" is no connection option"))),
-                Some((_, _, Use::Only(only))) if !value.is_empty() && value != only => {
-                    return Err(config(format!("the connection option {key}={value} is not supported")));
+                None => return Err(unknown(key)),
+                Some((_, _, Use::Only(only))) if !value.is_empty() && !only.contains(&value.as_str()) => {
+                    // `sslpassword` is one of them.
+                    let value = if only.is_empty() { String::new() } else { format!("={value}") };
+                    return Err(config(format!("the connection option {key}{value} is not supported"))
+                        .hint("leave it out of the connection string, the service file and the environment"));
                 }
                 Some(_) => {}
             }
@@ -302,6 +305,14 @@ impl Values {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(known, value)| known == key && !value.is_empty()).map(|(_, value)| value.as_str())
     }
+}
+
+/// A key is named only where it looks like one: the rest of a misspelt connection string may hold a password.
+fn unknown(key: &str) -> Error {
+    let plain = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let what = if plain { format!("\"{key}\"") } else { "what stands before a \"=\" in it".to_owned() };
+    config(format!("cannot read the connection string: {what} is no connection option"))
+        .hint("write postgres://user@host:5432/dbname?sslmode=require, or host=… port=… user=…")
 }
 
 fn invalid(key: &str, value: &str) -> Error {
@@ -484,12 +495,26 @@ mod tests {
             ("sslcrl=x", "sslcrl"),
             ("require_auth=scram-sha-256", "require_auth"),
             ("target_session_attrs=read-write", "target_session_attrs"),
+            ("gssencmode=require", "gssencmode=require"),
         ] {
             let error = resolve(Some(dsn), &[]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains(named), "{dsn}: {error}");
         }
         assert!(resolve(Some("target_session_attrs=any gssencmode=prefer"), &[]).is_ok());
+        assert!(resolve(Some("gssencmode=disable"), &[]).is_ok());
+        assert!(resolve(None, &[("PGGSSENCMODE", "require")]).is_err());
+        for dsn in [
+            "sslpassword=hunter2",
+            "postgre://me:hunter2@h/d?sslmode=require",
+            "host:h,password:hunter2,user=me",
+            "postgres://me:hun/hunter2@h/d",
+            "postgres://me:x@hunter2@h/d",
+        ] {
+            let error = resolve(Some(dsn), &[]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(!error.to_string().contains("hun"), "{dsn}: {error}");
+        }
     }
 
     #[test]

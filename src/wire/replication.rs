@@ -5,7 +5,7 @@ use super::framing::unexpected;
 use super::query::{Event, Query, ResultSet};
 use super::replication_message::{FromSender, status_update};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{Lsn, SystemIdentifier, TimelineId};
+use crate::pg::{Lsn, PgMajor, SystemIdentifier, TimelineId};
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use std::time::{Duration, SystemTime};
@@ -78,6 +78,19 @@ impl Connection {
         }
         let result = self.command(&format!("SHOW {name}")).await?;
         result.text(0, 0).map(std::borrow::Cow::into_owned).ok_or_else(|| unexpected("no value"))
+    }
+
+    /// The server's version as a number (`150018`). `Config` where it is older than what is supported.
+    pub async fn version_num(&mut self) -> Result<u32> {
+        let text = self.show("server_version_num").await?;
+        let number = text.parse().map_err(|_| unexpected(&format!("the version {text:?}")))?;
+        let major = PgMajor::from_version_num(number);
+        if major < PgMajor::OLDEST {
+            let message =
+                format!("the server is PostgreSQL {major}; {} is the oldest that is supported", PgMajor::OLDEST);
+            return Err(Error::new(ErrorKind::Config, message).hint("upgrade it with pg_upgrade or pg_dump first"));
+        }
+        Ok(number)
     }
 
     /// A timeline's history file; `NotFound` if the server has none.

@@ -7,6 +7,7 @@
 
 mod archive;
 mod backup;
+mod bad_input;
 mod conformance;
 mod faults;
 mod fuzz_corpus;
