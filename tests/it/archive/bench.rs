@@ -214,9 +214,6 @@ impl Bench {
     /// A shell in the data directory, whose commands are the children of one process, as those of a startup process are. The
     /// programs are in its `PATH`, and this process is its postmaster.
     pub(super) fn shell(&self, script: &str) -> Answer {
-        for name in ["walhalla-restore", "walhalla-archive"] {
-            let _built = program_path(name);
-        }
         let postmaster = std::process::id();
         self.write("postmaster.pid", format!("{postmaster}\n/data\n1700000000\n5432\n/tmp\n*\n  1 2\nstandby \n"));
         let script = format!("PATH={}:$PATH\n{script}", binaries::directory().display());
@@ -225,7 +222,7 @@ impl Bench {
 
     /// A program that can open no file.
     pub(super) fn with_few_files(&self, program: &str, arguments: &[&str]) -> Answer {
-        let program = program_path(program).display().to_string();
+        let program = binaries::directory().join(program).display().to_string();
         let script = ["-c", "ulimit -n 3; exec \"$@\"", "sh", &program];
         finish(self.start("/bin/sh", &[&script, arguments].concat()), Instant::now())
     }
