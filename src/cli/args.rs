@@ -169,7 +169,7 @@ pub struct Restore {
     /// Along this timeline: a number, `current` (the backup's) or `latest`
     #[arg(long, value_name = "TIMELINE", default_value = "latest")]
     pub target_timeline: String,
-    /// What the server does at the target; pause for a copy, promote for a primary, unless said
+    /// What the server does at the target; promote for a copy, else pause, unless said
     #[arg(long, value_enum, value_name = "ACTION")]
     pub target_action: Option<Action>,
     /// Put a tablespace elsewhere (repeatable)
@@ -178,6 +178,12 @@ pub struct Restore {
     /// Come up as a standby (standby.signal)
     #[arg(long)]
     pub standby: bool,
+    /// How that standby reaches its primary; without, it follows the archive alone
+    #[arg(long, value_name = "DSN", requires = "standby")]
+    pub primary_conninfo: Option<String>,
+    /// Who shall own the files when root restores; else the owner of DIR, else the account postgres
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
     /// What the restored server may do with the archive; unsaid, on a terminal you are asked, else archiving is held
     #[arg(long = "as", value_enum, value_name = "ROLE")]
     pub role: Option<Role>,

@@ -1,6 +1,6 @@
 //! `walhalla backup`
 
-use super::{args, show};
+use super::{args, interrupt, show};
 use crate::backup::{self, BackupOptions, BackupReport, Phase, Progress};
 use crate::config::{self, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,16 +46,6 @@ fn must_be_sound(report: &BackupReport) -> Result<()> {
     ))
 }
 
-/// Ctrl-C, or a polite request to end.
-async fn interrupt() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => drop(pressed),
-        _ = terminate.recv() => {}
-    }
-}
-
 fn tell(report: &BackupReport) {
     let manifest = &report.manifest;
     let source = if manifest.from_standby { "a standby" } else { "the primary" };
@@ -89,6 +79,10 @@ impl Progress for Watcher {
             Phase::WaitingForWal { missing } => format!("waiting for {missing} to be archived"),
             Phase::FetchingWal { segment } => format!("fetching {segment} from the server"),
         };
+        let is_slow = matches!(phase, Phase::WaitingForWal { .. } | Phase::FetchingWal { .. });
+        if is_slow && self.bar.is_hidden() {
+            show::note(&format!("note: {text}"));
+        }
         self.bar.set_message(text);
     }
 

@@ -13,6 +13,11 @@ use crate::wire::{ConnectOptions, Connection, Mode};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::error::Elapsed;
+
+/// How long the server may take to tell who it is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a server lets its programs be found, whatever its PATH is.
 const USUAL_PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin"];
@@ -99,7 +104,10 @@ async fn find_identity(verb: &args::Init) -> Result<(ClusterIdentity, Option<Pat
         (None, None) => here.or(environment),
     };
     let Some(path) = directory else {
-        return ask_server(verb).await.map(|identity| (identity, None));
+        let answer = tokio::time::timeout(PATIENCE, ask_server(verb)).await.map_err(|_: Elapsed| {
+            Error::new(ErrorKind::Unavailable, format!("the server does not answer within {} s", PATIENCE.as_secs()))
+        })?;
+        return answer.map(|identity| (identity, None));
     };
     let directory = DataDirectory::at(&path);
     let control = directory.control().await?.ok_or_else(|| {

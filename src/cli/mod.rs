@@ -69,7 +69,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Verb::Backup(verb) => on_runtime(backup::run(config, verb)),
         Verb::List(verb) => on_runtime(list::run(config, verb)),
         Verb::Restore(verb) => on_runtime(restore::run(config, *verb)),
-        Verb::Demo(verb) => demo::run(verb),
+        Verb::Demo(verb) => on_runtime(demo::run(verb)),
         Verb::Completions { shell } => pages::completions(shell),
         Verb::Man { directory } => pages::man(&directory),
     }
@@ -82,4 +82,14 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .map_err(|error| Error::new(ErrorKind::LocalIo, "cannot start the runtime").because(error))?
         .block_on(work)
+}
+
+/// Ctrl-C, or a polite request to end.
+async fn interrupt() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => drop(pressed),
+        _ = terminate.recv() => {}
+    }
 }

@@ -59,6 +59,8 @@ fn request(config: Option<&Path>, verb: &args::Restore) -> Result<RestoreRequest
     });
     request.tablespaces = verb.tablespace.iter().map(|text| text.parse()).collect::<Result<_>>()?;
     request.standby = verb.standby;
+    request.primary_conninfo = verb.primary_conninfo.clone();
+    request.owner = verb.owner.clone();
     request.role = match verb.role {
         Some(args::Role::Copy) => Role::Copy,
         Some(args::Role::Primary) => Role::Primary,

@@ -7,10 +7,14 @@ mod story;
 
 use crate::error::Result;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What the operator may choose.
 #[derive(Debug, Clone, Default)]
 pub struct DemoOptions {
+    /// Set to end the story early; the server is stopped and everything removed all the same.
+    pub interrupted: Arc<AtomicBool>,
     /// Where Postgres' programs are.
     pub bin_directory: Option<PathBuf>,
     /// Leave the directory behind.

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where Postgres' programs are: what was asked for, else `pg_config --bindir`, else the newest in `/usr/lib/postgresql`.
 pub(super) fn find_binaries(asked: Option<&Path>) -> Result<PathBuf> {
@@ -63,6 +65,8 @@ pub(super) struct Stage {
     pub(super) account: Option<Account>,
     /// Environment of every program.
     pub(super) environment: Vec<(String, String)>,
+    /// Set when the operator has seen enough.
+    pub(super) interrupted: Arc<AtomicBool>,
 }
 
 impl Stage {
@@ -80,8 +84,18 @@ impl Stage {
         self.run(&self.binaries.join(program), arguments)
     }
 
-    /// Runs a program to its end and returns what it printed. Whatever fails is told with the end of what it said.
+    /// Runs a program to its end and returns what it printed; nothing is begun any more once the operator has seen enough.
     pub(super) fn run<S: AsRef<OsStr>>(&self, program: &Path, arguments: &[S]) -> Result<String> {
+        let done = if self.is_interrupted() { Err(interrupted()) } else { self.finish(program, arguments) };
+        if self.is_interrupted() { Err(interrupted()) } else { done }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Whatever fails is told with the end of what it said.
+    fn finish<S: AsRef<OsStr>>(&self, program: &Path, arguments: &[S]) -> Result<String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // A server inherits the files of pg_ctl: a pipe would stay open as long as it lives, so output goes through a file.
         let output =
@@ -132,12 +146,16 @@ impl Stage {
         })
     }
 
-    /// Stops the server in `data`; `mode` is one of pg_ctl's.
+    /// Stops the server in `data`, also after an interruption; `mode` is one of pg_ctl's.
     pub(super) fn stop(&self, data: &Path, mode: &str) -> Result<()> {
         let arguments = [OsStr::new("-D"), data.as_os_str()];
         let arguments = [&arguments[..], &["-w", "-t", "60", "-m", mode, "stop"].map(OsStr::new)[..]].concat();
-        self.postgres("pg_ctl", &arguments).map(drop)
+        self.finish(&self.binaries.join("pg_ctl"), &arguments).map(drop)
     }
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "the demo was interrupted; its server is stopped and its directory removed")
 }
 
 fn read_back(mut file: std::fs::File) -> std::io::Result<String> {

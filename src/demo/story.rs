@@ -5,6 +5,7 @@ use super::server::{Stage, account, find_binaries};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long to wait for the archiver before the story is given up.
@@ -33,6 +34,7 @@ fn set_the_stage(directory: &Path, options: &DemoOptions) -> Result<Stage> {
         binaries: find_binaries(options.bin_directory.as_deref())?,
         account: account()?,
         environment: Vec::new(),
+        interrupted: Arc::clone(&options.interrupted),
     };
     stage.hand_over(directory)?;
     let programs = directory.join("bin");
