@@ -18,6 +18,8 @@ use tempfile::TempPath;
 pub(super) const OURS: &str = ".~";
 /// Objects hold the cluster's data: for the user and the group, and nobody else.
 const FILE_MODE: u32 = 0o640;
+/// How often the folders of a key are made again before that is given up.
+const FOLDER_ROUNDS: usize = 100;
 const FOLDER_MODE: u32 = 0o750;
 /// How much is read or written between two signs of progress.
 const CHUNK: usize = 1 << 20;
@@ -193,7 +195,7 @@ impl Disk {
     fn stage(&self, key: &Key, target: &Path, body: &[u8], progress: &Progress) -> StorageResult<TempPath> {
         let folder = parent(target);
         // A `delete` elsewhere may remove the folder while it is empty: then it is made once more.
-        let mut tries = 3;
+        let mut tries = FOLDER_ROUNDS;
         let (mut file, staged) = loop {
             self.make_folders(key)?;
             let path = folder.join(format!("{OURS}{:032x}", fastrand::u128(..)));
@@ -215,8 +217,22 @@ impl Disk {
         Ok(staged)
     }
 
-    /// Makes the folders of a key.
+    /// Makes the folders of a key. A deletion beside us removes folders that it leaves empty, also one that we have just made to
+    /// make another in: then they are made again.
     fn make_folders(&self, key: &Key) -> StorageResult<()> {
+        for _ in 0..FOLDER_ROUNDS {
+            if self.make_folders_once(key)? {
+                return Ok(());
+            }
+        }
+        Err(StorageError::new(
+            StorageErrorKind::Unavailable,
+            format!("the folders of {key} are removed as often as they are made"),
+        ))
+    }
+
+    /// `false`: a folder vanished meanwhile.
+    fn make_folders_once(&self, key: &Key) -> StorageResult<bool> {
         self.require_root()?;
         let mut folder = self.root.clone();
         let folders = key.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
@@ -226,13 +242,14 @@ impl Disk {
                 Err(cause) if cause.kind() == Io::AlreadyExists && trouble::is_dangling(&folder) => {
                     return Err(trouble::leads_nowhere(&folder));
                 }
+                Err(cause) if cause.kind() == Io::NotFound => return Ok(false),
                 Err(cause) if cause.kind() != Io::AlreadyExists => {
                     return Err(trouble::failed("create the folder", &folder, &cause));
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Syncs what names a folder, up to the root: whoever made it may not have come so far.
