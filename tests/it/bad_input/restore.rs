@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::postgres::Postgres;
-use crate::support::{skipped, stores, user};
+use crate::support::{skipped, user};
 use std::time::Duration;
 
 /// An encrypted repository with one backup and some WAL behind it.
@@ -27,7 +27,7 @@ impl World {
             .setting("archive_command", format!("{} %p", binaries::walhalla_archive().display()));
         // The server needs to know where; that is known once its directory is.
         let server = builder.create();
-        let mut variables = stores::directory(&server.directory().join("repository"));
+        let mut variables = depot(server.directory());
         variables.push(("WALHALLA_RECIPIENTS", recipient));
         variables.push(("WALHALLA_IDENTITY", identity));
         let set: String = variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
