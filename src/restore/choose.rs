@@ -114,7 +114,12 @@ fn none_at_all(request: &RestoreRequest, backups: &[Manifest]) -> Error {
     let what = match (backups.len(), damaged) {
         (0, _) => "there is no backup in the repository".to_owned(),
         (all, damaged) if all == damaged => format!("there are only damaged backups ({damaged})"),
-        (all, _) => format!("none of the {all} backups leads to the timeline asked for ({:?})", request.timeline),
+        (all, _) => match request.timeline {
+            TargetTimeline::Number(timeline) => format!("none of the {all} backups leads to timeline {timeline}"),
+            TargetTimeline::Latest | TargetTimeline::Current => {
+                format!("of none of the {all} backups the timeline's history is in the archive")
+            }
+        },
     };
     let hint =
         if damaged > 0 { "a damaged backup can be restored by naming it with --backup" } else { "see walhalla list" };

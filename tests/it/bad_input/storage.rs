@@ -114,6 +114,12 @@ fn directories() {
     if crate::support::user::is_root() {
         let closed = place.path().join("closed");
         std::fs::create_dir(&closed).unwrap();
-        refused(place.path(), &stores::directory(&closed), &["init", "--data-directory", &data], 74, &["closed"]);
+        refused(
+            place.path(),
+            &stores::directory(&closed),
+            &["init", "--data-directory", &data],
+            77,
+            &["closed", "right to read and write"],
+        );
     }
 }
