@@ -32,6 +32,9 @@ pub const TARGETS: &[Target] = &[
     ("postmaster_pid", postmaster_pid),
     ("codec_object", codec_object),
     ("config", config),
+    ("connection_string", connection_string),
+    ("messages", messages),
+    ("tar", tar),
 ];
 
 /// Names of WAL files, positions, timelines, identifiers.
@@ -274,4 +277,37 @@ pub fn config(data: &[u8]) {
     if let Err(error) = walhalla::config::parse_text(text) {
         assert!(!error.to_string().contains('\n'), "an error is one line");
     }
+}
+
+/// Connection strings, of both forms.
+pub fn connection_string(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match walhalla::wire::parsers::connection_string(text) {
+        Ok(pairs) => assert!(pairs.iter().map(|(_, value)| value.len()).sum::<usize>() <= text.len() * 2 + 16),
+        Err(error) => assert!(!error.to_string().contains('\n'), "an error is one line"),
+    }
+}
+
+/// The server's messages, and the WAL that streams in them.
+pub fn messages(data: &[u8]) {
+    use walhalla::wire::parsers::{messages, streamed};
+    let whole = messages(std::iter::once(data));
+    let pieces = messages(data.chunks(3));
+    match (whole, pieces) {
+        (Ok(whole), Ok(pieces)) => {
+            assert_eq!(whole, pieces, "the size of the pieces does not matter");
+            assert!(whole.1 <= data.len());
+        }
+        (whole, pieces) => assert!(whole.is_err() && pieces.is_err()),
+    }
+    if let Ok(wal) = streamed(&data.to_vec().into()) {
+        assert!(wal < data.len());
+    }
+}
+
+/// Tar streams of a base backup.
+pub fn tar(data: &[u8]) {
+    use walhalla::backup::scan_tar;
+    let whole = scan_tar(data, 1 << 20).ok();
+    assert_eq!(whole, scan_tar(data, 13).ok(), "the size of the pieces does not matter");
 }

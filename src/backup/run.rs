@@ -66,6 +66,8 @@ impl Backup<'_> {
         let source = Source::inspect(&mut connection).await?;
         let cluster = self.repository.cluster(source.system.system);
         cluster.confirm_identity(&source.identity()).await?;
+        // Whether WAL is missing can only be told with the right to list: better known now than after hours.
+        cluster.timelines().await.map_err(|error| error.context("cannot list what is archived"))?;
         // Of several hosts, the one that is backed up.
         let mut same = self.server.clone();
         same.hosts = vec![connection.host().clone()];

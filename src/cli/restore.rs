@@ -51,7 +51,7 @@ fn request(config: Option<&Path>, verb: &args::Restore) -> Result<RestoreRequest
     request.backup = verb.backup.as_deref().map(|text| value("--backup", text)).transpose()?;
     request.target = target(verb)?;
     request.inclusive = !verb.target_exclusive;
-    request.timeline = verb.target_timeline.parse()?;
+    request.timeline = verb.target_timeline.parse().map_err(|error: Error| error.context("--target-timeline"))?;
     request.action = verb.target_action.map(|action| match action {
         args::Action::Pause => TargetAction::Pause,
         args::Action::Promote => TargetAction::Promote,
@@ -73,12 +73,17 @@ fn request(config: Option<&Path>, verb: &args::Restore) -> Result<RestoreRequest
 
 fn target(verb: &args::Restore) -> Result<RecoveryTarget> {
     if let Some(time) = &verb.target_time {
-        return Ok(RecoveryTarget::Time(time.parse()?));
+        let time = time.parse().map_err(|error: Error| error.context("--target-time"))?;
+        return Ok(RecoveryTarget::Time(time));
     }
     if let Some(lsn) = &verb.target_lsn {
         return value("--target-lsn", lsn).map(RecoveryTarget::Lsn);
     }
     if let Some(name) = &verb.target_name {
+        // Postgres refuses longer ones when it starts (MAXFNAMELEN).
+        if name.is_empty() || name.len() > 63 {
+            return Err(Error::new(ErrorKind::Config, "--target-name: a restore point's name has from 1 to 63 bytes"));
+        }
         return Ok(RecoveryTarget::Name(name.clone()));
     }
     if let Some(xid) = verb.target_xid {
@@ -86,6 +91,10 @@ fn target(verb: &args::Restore) -> Result<RecoveryTarget> {
             Error::new(ErrorKind::Config, format!("--target-xid {xid} is more than 32 bits"))
                 .hint("leave the epoch away: give the number modulo 2^32")
         })?;
+        // 0 to 2 are Postgres' own and never commit.
+        if xid < 3 {
+            return Err(Error::new(ErrorKind::Config, format!("--target-xid {xid} is no transaction's")));
+        }
         return Ok(RecoveryTarget::Xid(xid));
     }
     Ok(if verb.target_immediate { RecoveryTarget::Immediate } else { RecoveryTarget::Latest })

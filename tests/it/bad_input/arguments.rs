@@ -1,12 +1,12 @@
 //! Arguments and settings: wrong, missing, half-written.
 
 use super::*;
-use crate::support::{stores, temporary, user};
+use crate::support::{temporary, user};
 
 #[test]
 fn arguments_that_make_no_sense() {
     let place = temporary();
-    let variables = stores::directory(&place.path().join("repository"));
+    let variables = depot(place.path());
     for (arguments, words) in [
         (&["frobnicate"][..], &["frobnicate"][..]),
         (&["restore"], &["--to"]),
@@ -37,12 +37,12 @@ fn arguments_that_make_no_sense() {
 #[test]
 fn values_that_cannot_be_read() {
     let place = temporary();
-    let variables = stores::directory(&place.path().join("repository"));
+    let variables = depot(place.path());
     let long = "n".repeat(64);
     for (option, value, words) in [
         ("--target-lsn", "zzz", &["--target-lsn", "zzz"][..]),
         ("--target-lsn", "0/1/2", &["--target-lsn", "0/1/2"]),
-        ("--target-time", "yesterday", &["yesterday", "2026-11-24 14:03:59+00"]),
+        ("--target-time", "yesterday", &["--target-time", "yesterday", "write it like"]),
         ("--target-time", "2026-11-24 14:03:59", &["2026-11-24 14:03:59", "zone"]),
         ("--target-time", "2026-13-24 14:03:59+00", &["2026-13-24"]),
         ("--target-name", "", &["--target-name"]),
@@ -75,16 +75,16 @@ fn file(place: &Path, text: &str) -> String {
 fn the_configuration_file() {
     let place = temporary();
     for (text, words) in [
-        ("storage = \"file:///srv/x\"\nstorrage = 1\n", &["walhalla.toml:2", "storrage"][..]),
+        ("storage = \"file:///srv/x\"\nstorrage = 1\n", &["walhalla.toml: line 2: storrage"][..]),
         ("storage = \"file:///srv/x\"\narchive_timeout = \"soon\"\n", &["walhalla.toml", "archive_timeout", "soon"]),
         ("storage = \"file:///srv/x\"\nconcurrency = 0\n", &["walhalla.toml", "concurrency"]),
         ("storage = \"file:///srv/x\"\nrestore_timeout = [1]\n", &["walhalla.toml", "restore_timeout"]),
-        ("storage = \"file:///srv/x\n", &["walhalla.toml:1"]),
+        ("storage = \"file:///srv/x\n", &["walhalla.toml: line 1"]),
         (
             "storage = \"s3://bucket\"\naws_secret_access_key = \"hunter2\"\n",
             &["aws_secret_access_key", "aws_access_key_id"],
         ),
-        ("storage = \"s3://bucket\"\naws_secret_access_key = hunter2\n", &["walhalla.toml:2"]),
+        ("storage = \"s3://bucket\"\naws_secret_access_key = hunter2\n", &["walhalla.toml: line 2"]),
         ("storage = \"s3://key:hunter2@bucket\"\n", &["walhalla.toml", "storage"]),
         ("", &["no storage is configured", "WALHALLA_STORAGE"]),
     ] {
@@ -123,7 +123,7 @@ fn the_environment() {
 #[test]
 fn connection_strings() {
     let place = temporary();
-    let variables = stores::directory(&place.path().join("repository"));
+    let variables = depot(place.path());
     for (dsn, words) in [
         ("nonsense", &["connection string", "host=…"][..]),
         ("postgre://me:hunter2@db/x?sslmode=require", &["connection string", "postgres://"]),

@@ -12,7 +12,7 @@ use walhalla::repo::{ClusterIdentity, Repository};
 fn a_configuration_file_is_never_written_over() {
     let server = Postgres::builder(15).create();
     let place = server.directory();
-    let variables = stores::directory(&place.join("repository"));
+    let variables = depot(place);
     let data = server.data().display().to_string();
     let file = place.join("walhalla.toml");
     let name = file.display().to_string();
@@ -41,8 +41,7 @@ fn another_cluster_has_its_own_folder_and_another_segment_size_is_refused() {
     let (one, two) = (Postgres::builder(15).start(), Postgres::builder(15).create());
     let place = temporary();
     user::give(place.path());
-    let repository = place.path().join("repository");
-    let variables = stores::directory(&repository);
+    let variables = depot(place.path());
     for server in [&one, &two, &one] {
         let data = server.data().display().to_string();
         let output = walhalla(place.path(), &variables, &["init", "-D", &data]);
@@ -53,6 +52,7 @@ fn another_cluster_has_its_own_folder_and_another_segment_size_is_refused() {
     // The same cluster, but with other segments: `pg_resetwal --wal-segsize`.
     let identity = synthetic::identity(&one);
     let other = place.path().join("other");
+    std::fs::create_dir(&other).unwrap();
     let variables = stores::directory(&other);
     let storage = stores::open(&variables);
     let cluster = Repository::new(Arc::clone(&storage), None).cluster(identity.system_identifier);
@@ -69,7 +69,7 @@ fn another_cluster_has_its_own_folder_and_another_segment_size_is_refused() {
 fn directories_that_are_none() {
     let place = temporary();
     user::give(place.path());
-    let variables = stores::directory(&place.path().join("repository"));
+    let variables = depot(place.path());
     let nowhere = place.path().join("nowhere").display().to_string();
     refused(place.path(), &variables, &["init", "-D", &nowhere], 78, &[&nowhere, "--data-directory"]);
     let empty = place.path().display().to_string();
@@ -77,5 +77,5 @@ fn directories_that_are_none() {
     std::fs::create_dir(place.path().join("global")).unwrap();
     std::fs::write(place.path().join("global/pg_control"), "rubbish").unwrap();
     refused(place.path(), &variables, &["init", "-D", &empty], 65, &["pg_control"]);
-    assert!(!place.path().join("repository").exists());
+    assert!(is_empty(place.path()));
 }

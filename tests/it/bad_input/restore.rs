@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::postgres::Postgres;
-use crate::support::{skipped, stores, user};
+use crate::support::{skipped, user};
 use std::time::Duration;
 
 /// An encrypted repository with one backup and some WAL behind it.
@@ -27,7 +27,7 @@ impl World {
             .setting("archive_command", format!("{} %p", binaries::walhalla_archive().display()));
         // The server needs to know where; that is known once its directory is.
         let server = builder.create();
-        let mut variables = stores::directory(&server.directory().join("repository"));
+        let mut variables = depot(server.directory());
         variables.push(("WALHALLA_RECIPIENTS", recipient));
         variables.push(("WALHALLA_IDENTITY", identity));
         let set: String = variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
@@ -88,7 +88,7 @@ fn what_cannot_be_restored() {
     world.refused(&["--target-lsn", "FF/0"], 78, &["FF/0", "the last record in the archive begins at"]);
     world.refused(&["--target-name", "never"], 78, &["never"]);
     world.refused(&["--target-xid", "4000000000"], 78, &["4000000000"]);
-    world.refused(&["--target-timeline", "7"], 78, &["timeline 7", "00000007.history"]);
+    world.refused(&["--target-timeline", "7"], 78, &["timeline 7", "walhalla list"]);
 
     // What was encrypted needs its identity.
     let nobody = world.identity(None);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::postgres::Postgres;
-use crate::support::{free_port, processes, stores, temporary, user, wait_until};
+use crate::support::{free_port, processes, temporary, user, wait_until};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ fn who_may_not() {
     server.psql("SELECT pg_reload_conf()").unwrap();
     let port = server.port().to_string();
     let at = format!("127.0.0.1:{port}");
-    let mut variables = stores::directory(&server.directory().join("repository"));
+    let mut variables = depot(server.directory());
     for (role, password, words) in [
         ("humble", Some("x"), &["humble", "ALTER ROLE \"humble\" REPLICATION"][..]),
         ("backup", Some("hunter2"), &["backup", "PGPASSWORD"]),
@@ -42,13 +42,13 @@ fn who_may_not() {
     refused(server.directory(), &variables, &["backup", "--dsn", &dsn], 77, &["PGPASSWORD"]);
     let dsn = format!("{dsn}?sslmode=require");
     refused(server.directory(), &variables, &["backup", "--dsn", &dsn], 78, &["TLS", "sslmode"]);
-    assert!(!server.directory().join("repository").exists());
+    assert!(is_empty(server.directory()));
 }
 
 #[test]
 fn no_slot_left_or_no_server() {
     let server = Postgres::builder(15).setting("max_wal_senders", 0).start();
-    let variables = stores::directory(&server.directory().join("repository"));
+    let variables = depot(server.directory());
     refused(server.directory(), &variables, &["backup", "--dsn", &server.dsn()], 75, &["max_wal_senders"]);
     let dsn = format!("host=127.0.0.1 port={}", free_port());
     for verb in ["backup", "init"] {
@@ -113,12 +113,12 @@ fn a_server_that_is_too_old() {
     });
     let place = temporary();
     user::give(place.path());
-    let variables = stores::directory(&place.path().join("repository"));
+    let variables = depot(place.path());
     let dsn = format!("host=127.0.0.1 port={port} user=postgres");
     for verb in ["backup", "init"] {
         refused(place.path(), &variables, &[verb, "--dsn", &dsn], 78, &["PostgreSQL 12", "13 is the oldest"]);
     }
-    assert!(!place.path().join("repository").exists());
+    assert!(is_empty(place.path()));
 }
 
 /// Everything below a directory.
@@ -135,8 +135,8 @@ fn files(directory: &Path) -> Vec<String> {
 fn a_backup_that_is_interrupted() {
     let server = Postgres::builder(15).start();
     let repository = server.directory().join("repository");
-    let variables = stores::directory(&repository);
     for signal in [Signal::INT, Signal::TERM] {
+        let variables = depot(server.directory());
         let mut command = user::command(&binaries::walhalla());
         let (out, err) = (server.directory().join("out"), server.directory().join("err"));
         command
