@@ -11,7 +11,7 @@ use super::target;
 use super::{checks, minimal, search};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
-use crate::reach::lineage::Lineages;
+use crate::reach::lineage::{Lineage, Lineages};
 use crate::reach::{Chain, Source, Window, chain, lineage, walk, window};
 use crate::repo::{BackupId, Manifest};
 use std::path::PathBuf;
@@ -63,6 +63,9 @@ pub struct RestorePlan {
     /// The backup's manifest.
     #[serde(skip)]
     pub(super) manifest: Manifest,
+    /// Histories that go to `pg_wal`, and the backup that carries each: the archive has none that can be read.
+    #[serde(skip)]
+    pub(super) histories: Vec<(TimelineId, BackupId)>,
     /// How the server finds our commands.
     #[serde(skip)]
     pub(super) programs: Programs,
@@ -143,6 +146,10 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     let chain = window::chain(source, lineage, backup).await?;
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
     notes.extend(checks::histories_are_there(lineage, backup, &lineages)?);
+    let histories = kept_histories(lineage, backup, &lineages);
+    notes.extend(histories.iter().map(|(timeline, id)| {
+        format!("{}.history is not in the archive: the one in backup {id} is put into pg_wal", timeline.hex())
+    }));
     let until = walk::last_commit(source, backup, lineage, &chain).await?;
     let window = Window { from: window::start(backup)?, until, end: chain.end };
     notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
@@ -183,6 +190,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         owner: owner::find(&to, request.owner.as_deref())?,
         notes,
         manifest: backup.clone(),
+        histories,
         programs: request.programs.clone(),
         group_access: inventory.group_access,
         to,
@@ -203,6 +211,14 @@ async fn choose<'a>(
         }
         _ => choose::before_target(request, &candidates),
     }
+}
+
+/// The histories that the server will ask for and that only backups carry.
+fn kept_histories(lineage: &Lineage, backup: &Manifest, lineages: &Lineages) -> Vec<(TimelineId, BackupId)> {
+    lineages
+        .range(backup.start_timeline..=lineage.timeline())
+        .filter_map(|(timeline, found)| Some((*timeline, found.kept_in()?.clone())))
+        .collect()
 }
 
 /// Checks the directories, and the room there.
