@@ -8,7 +8,7 @@ use crate::codec::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{Event, Lsn, Milestone, MilestoneReader, SegmentName, WalFileName};
 use crate::repo::Manifest;
-use crate::storage::Key;
+use crate::storage::{Key, Object};
 use std::io::Write;
 
 /// How many segments are walked back for the last commit.
@@ -144,8 +144,7 @@ async fn feed(
     reader: MilestoneReader,
     mut show: impl FnMut(&Milestone) -> bool,
 ) -> Result<Walk> {
-    let key = key_of(source, backup, name);
-    let object = source.get(&key).await?;
+    let (key, object) = fetch(source, backup, name).await?;
     let (identities, system) = (source.identities.clone(), backup.system_identifier);
     let (walk, milestones) = blocking(move || {
         let mut sink = Sink { walk: Walk { reader, ended: false }, milestones: Vec::new() };
@@ -159,10 +158,20 @@ async fn feed(
     Ok(Walk { ended: walk.ended || enough, ..walk })
 }
 
-fn key_of(source: &Source, backup: &Manifest, name: SegmentName) -> Key {
+/// The segment from where recovery reads it: the archive; the backup's own copy, which may be cut short and padded, only where
+/// the archive has none.
+async fn fetch(source: &Source, backup: &Manifest, name: SegmentName) -> Result<(Key, Object)> {
     let layout = source.cluster.layout();
     let file = WalFileName::Segment(name);
-    if own_segments(backup).contains(&name) { layout.backup_wal(&backup.id, &file) } else { layout.wal(&file) }
+    let key = layout.wal(&file);
+    match source.get(&key).await {
+        Err(error) if error.kind() == ErrorKind::Gap && own_segments(backup).contains(&name) => {
+            let key = layout.backup_wal(&backup.id, &file);
+            let object = source.get(&key).await?;
+            Ok((key, object))
+        }
+        answer => answer.map(|object| (key, object)),
+    }
 }
 
 struct Sink {
@@ -186,5 +195,64 @@ impl Write for Sink {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Shelf, backup, tli};
+    use super::*;
+    use crate::pg::test_wal::{WalWriter, one_mib};
+    use crate::repo::manifest::NeededWal;
+
+    const START: Lsn = Lsn(0x30_0000);
+
+    fn name(number: u64) -> SegmentName {
+        SegmentName::at(tli(1), Lsn(number << 20), one_mib())
+    }
+
+    /// A backup that begins and ends in the first of segments of 1 MiB.
+    fn small(end_lsn: Lsn) -> Manifest {
+        let wal = vec![NeededWal { name: name(3), own: false }];
+        Manifest { wal_segment_size: one_mib(), end_lsn, wal, ..backup("a", 1, "0/300028", "0/300100") }
+    }
+
+    /// Segments from number 3 on, as they lie in the archive.
+    fn put(shelf: &Shelf, writer: &WalWriter) {
+        for (number, bytes) in (3..).zip(writer.bytes.chunks(1 << 20)) {
+            let key = shelf.layout().wal(&WalFileName::Segment(name(number)));
+            shelf.place(&key, Kind::Wal, tli(1), Lsn(number << 20), bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_archives_segment_comes_before_the_backups_padded_one() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        writer.commit(700, 1_000_000);
+        let cut = writer.position();
+        let mut padded = writer.bytes.clone();
+        padded.resize(1 << 20, 0);
+        let second = writer.commit(701, 2_000_000);
+        writer.switch();
+        writer.commit(702, 3_000_000);
+        writer.blank();
+        let mut backup = small(cut);
+        backup.wal[0].own = true;
+        let own = shelf.layout().backup_wal(&backup.id, &WalFileName::Segment(name(3)));
+        shelf.place(&own, Kind::Wal, tli(1), START, &padded);
+        let look = async |xid: u32, names: &[SegmentName]| {
+            let wanted = |milestone: &Milestone| ends(milestone, xid);
+            match find(&shelf.source(), &backup, names, cut, &mut 10, wanted).await.unwrap() {
+                Found::Yes(milestone) => Some(milestone.lsn),
+                _ => None,
+            }
+        };
+        assert_eq!(look(701, &[name(3)]).await, None);
+        put(&shelf, &writer);
+        assert_eq!(look(701, &[name(3)]).await, Some(second));
+        assert!(look(702, &[name(3), name(4)]).await.is_some());
+        let missing = find(&shelf.source(), &backup, &[name(9)], cut, &mut 10, |_| true).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Gap);
     }
 }
