@@ -136,6 +136,8 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     let catalog = source.cluster.catalog().await?;
     let lineages = lineage::lineages(source, &catalog.backups).await?;
     let (candidate, why) = choose(source, request, &catalog.backups, &lineages).await?;
+    let elsewhere = choose::newer_elsewhere(request, &candidate, &catalog.backups, &lineages);
+    choose::must_not_be_stale(request, &candidate, elsewhere.as_ref())?;
     let Candidate { backup, lineage } = candidate;
     let mut notes: Vec<String> = catalog
         .damaged
@@ -143,6 +145,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         .map(|damaged| format!("backup {} cannot be used: {}", damaged.id, damaged.why))
         .collect();
 
+    notes.extend(elsewhere.clone());
     let chain = window::chain(source, lineage, backup).await?;
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
     notes.extend(checks::histories_are_there(lineage, backup, &lineages)?);
@@ -152,7 +155,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     }));
     let until = walk::last_commit(source, backup, lineage, &chain).await?;
     let window = Window { from: window::start(backup)?, until, end: chain.end };
-    notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
+    notes.extend(target::must_be_reachable(source, request, backup, &chain, &window, elsewhere.as_deref()).await?);
 
     let inventory = inventory::take(source, backup).await?;
     let tablespaces = tablespaces::place(backup, &to, &request.tablespaces)?;

@@ -8,19 +8,20 @@ use crate::reach::{Chain, Source, TargetTime, Window, walk};
 use crate::repo::Manifest;
 
 /// Refuses a target that replay would never come to: Postgres would replay everything and then stop with "recovery ended before
-/// configured recovery target was reached".
+/// configured recovery target was reached". `elsewhere` tells of a newer backup on another timeline, from which it might be.
 pub(super) async fn must_be_reachable(
     source: &Source,
     request: &RestoreRequest,
     backup: &Manifest,
     chain: &Chain,
     window: &Window,
+    elsewhere: Option<&str>,
 ) -> Result<Option<String>> {
     match &request.target {
-        RecoveryTarget::Time(time) => time_is_reached(*time, request, chain, window),
+        RecoveryTarget::Time(time) => time_is_reached(*time, request, chain, window, elsewhere),
         RecoveryTarget::Lsn(lsn) => {
             let last = walk::last_record(source, backup, chain).await?;
-            position_is_reached(*lsn, chain, last).map(|()| None)
+            position_is_reached(*lsn, chain, last, elsewhere).map(|()| None)
         }
         RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Name(_) | RecoveryTarget::Xid(_) => {
             Ok(None)
@@ -34,6 +35,7 @@ fn time_is_reached(
     request: &RestoreRequest,
     chain: &Chain,
     window: &Window,
+    elsewhere: Option<&str>,
 ) -> Result<Option<String>> {
     let Some(last) = window.until else {
         return Ok(Some(format!(
@@ -53,9 +55,12 @@ fn time_is_reached(
             last.time, last.lsn
         ),
     )
-    .hint(match last.time <= window.from {
-        true => "leave --target-time out to restore all there is: nothing was committed after the backup".to_owned(),
-        false => format!(
+    .hint(match (elsewhere, last.time <= window.from) {
+        (Some(elsewhere), _) => elsewhere.to_owned(),
+        (None, true) => {
+            "leave --target-time out to restore all there is: nothing was committed after the backup".to_owned()
+        }
+        (None, false) => format!(
             "leave --target-time out to restore all there is; one can restore to any time from {} to before {}",
             window.from, last.time
         ),
@@ -63,7 +68,7 @@ fn time_is_reached(
 }
 
 /// A position is reached when a record begins at it or behind it.
-fn position_is_reached(lsn: Lsn, chain: &Chain, last_record: Option<Lsn>) -> Result<()> {
+fn position_is_reached(lsn: Lsn, chain: &Chain, last_record: Option<Lsn>, elsewhere: Option<&str>) -> Result<()> {
     let last = last_record.unwrap_or(chain.end);
     if lsn <= last {
         return Ok(());
@@ -75,7 +80,7 @@ fn position_is_reached(lsn: Lsn, chain: &Chain, last_record: Option<Lsn>) -> Res
         ErrorKind::Config,
         format!("position {lsn} cannot be reached: the last record in the archive begins at {last}"),
     )
-    .hint("leave --target-lsn out to restore all there is"))
+    .hint(elsewhere.unwrap_or("leave --target-lsn out to restore all there is")))
 }
 
 #[cfg(test)]
@@ -107,7 +112,7 @@ mod tests {
     fn a_time_behind_the_last_commit_is_not_reached() {
         let check = |time: &str, inclusive, hole, until| {
             let request = RestoreRequest { inclusive, ..RestoreRequest::new("/d") };
-            time_is_reached(time.parse().unwrap(), &request, &chain(hole), &window(until))
+            time_is_reached(time.parse().unwrap(), &request, &chain(hole), &window(until), None)
         };
         let last = Some("2026-11-23 17:05:00Z");
         assert_eq!(check("2026-11-23 17:04:59Z", true, false, last).unwrap(), None);
@@ -125,10 +130,14 @@ mod tests {
 
     #[test]
     fn a_position_behind_the_last_record_is_not_reached() {
-        position_is_reached(lsn("0/3000300"), &chain(false), Some(lsn("0/3000300"))).unwrap();
-        let error = position_is_reached(lsn("0/3000301"), &chain(false), Some(lsn("0/3000300"))).unwrap_err();
+        position_is_reached(lsn("0/3000300"), &chain(false), Some(lsn("0/3000300")), None).unwrap();
+        let error = position_is_reached(lsn("0/3000301"), &chain(false), Some(lsn("0/3000300")), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        let error = position_is_reached(lsn("0/5000000"), &chain(true), Some(lsn("0/3000300"))).unwrap_err();
+        let hint = Some("--target-timeline 2");
+        let error =
+            position_is_reached(lsn("0/3000301"), &chain(false), Some(lsn("0/3000300")), hint).unwrap_err().to_string();
+        assert!(error.contains("--target-timeline 2"), "{error}");
+        let error = position_is_reached(lsn("0/5000000"), &chain(true), Some(lsn("0/3000300")), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Gap);
     }
 }
