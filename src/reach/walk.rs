@@ -30,28 +30,73 @@ struct Seen {
     last_record: Option<Lsn>,
 }
 
-/// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments.
-pub async fn last_commit(
+/// What the end of a chain told.
+#[derive(Debug)]
+pub struct Tail<T> {
+    /// What was looked for.
+    pub found: Option<T>,
+    /// The first segment behind it that is there and cannot be read: replay ends before it.
+    pub damaged: Option<Damaged>,
+}
+
+/// A segment that is there and cannot be read.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Where it begins.
+    pub start: Lsn,
+    /// What is wrong with it: `Corrupt` or `Mismatch`.
+    pub error: Error,
+}
+
+impl<T> Tail<T> {
+    /// Where replay ends: with the chain, or before what cannot be read.
+    pub fn end(&self, chain: &Chain) -> Lsn {
+        self.damaged.as_ref().map_or(chain.end, |damaged| damaged.start.min(chain.end))
+    }
+}
+
+/// Whether an error says that a segment is there and is none, rather than that the storage is in trouble.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch)
+}
+
+/// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments, over those that cannot be
+/// read.
+pub async fn last_commit(source: &Source, backup: &Manifest, lineage: &Lineage, chain: &Chain) -> Result<Tail<Commit>> {
+    walk_back(source, backup, lineage, chain, |seen| seen.last_commit.map(Some)).await
+}
+
+/// Where the last record of the chain begins, before what cannot be read: a position beyond it is never reached.
+pub async fn last_record(source: &Source, backup: &Manifest, lineage: &Lineage, chain: &Chain) -> Result<Tail<Lsn>> {
+    walk_back(source, backup, lineage, chain, |seen| Some(seen.last_record)).await
+}
+
+/// Goes back from the end of the chain until `answer` has one.
+async fn walk_back<T>(
     source: &Source,
     backup: &Manifest,
     lineage: &Lineage,
     chain: &Chain,
-) -> Result<Option<Commit>> {
+    answer: impl Fn(Seen) -> Option<Option<T>>,
+) -> Result<Tail<T>> {
+    let mut tail = Tail { found: None, damaged: None };
     let names: Vec<_> = chain::names(backup, lineage, chain).rev().take(WALK_BACK).collect();
     for name in names {
-        if let Some(commit) = look_through(source, backup, name).await?.last_commit {
-            return Ok(Some(commit));
+        match look_through(source, backup, name).await {
+            Ok(seen) => {
+                if let Some(found) = answer(seen) {
+                    tail.found = found;
+                    break;
+                }
+            }
+            Err(error) if is_damage(&error) => {
+                let start = name.start(backup.wal_segment_size).unwrap_or(backup.start_lsn);
+                tail.damaged = Some(Damaged { start, error });
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
-}
-
-/// Where the last record of the chain begins: a position beyond it is never reached.
-pub async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
-    match chain.last {
-        None => Ok(None),
-        Some(name) => Ok(look_through(source, backup, name).await?.last_record),
-    }
+    Ok(tail)
 }
 
 async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> Result<Seen> {
@@ -200,7 +245,7 @@ impl Write for Sink {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Shelf, backup, tli};
+    use super::super::testing::{Shelf, backup, lsn, tli};
     use super::*;
     use crate::pg::test_wal::{WalWriter, one_mib};
     use crate::repo::manifest::NeededWal;
@@ -253,6 +298,40 @@ mod tests {
         assert_eq!(look(701, &[name(3)]).await, Some(second));
         assert!(look(702, &[name(3), name(4)]).await.is_some());
         let missing = find(&shelf.source(), &backup, &[name(9)], cut, &mut 10, |_| true).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Gap);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_stepped_over_and_told() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        let mut commits = Vec::new();
+        for number in 0..4 {
+            commits.push(writer.commit(700 + number, i64::from(number) * 1_000_000));
+            writer.switch();
+        }
+        put(&shelf, &writer);
+        let backup = small(lsn("0/300100"));
+        let lineage = Lineage::first();
+        let segments: Vec<SegmentName> = (3..7).map(name).collect();
+        let archived = chain::Archived::from([(tli(1), segments)]);
+        let chain = chain::from_backup(&backup, &lineage, &archived);
+        let source = shelf.source();
+        let commit = async || last_commit(&source, &backup, &lineage, &chain).await;
+        let whole = commit().await.unwrap();
+        assert_eq!((whole.found.unwrap().lsn, whole.end(&chain)), (commits[3], lsn("0/700000")));
+        for (number, damage) in [(6, &b""[..]), (5, b"junk")] {
+            shelf.write(&shelf.layout().wal(&WalFileName::Segment(name(number))), damage);
+        }
+        let tail = commit().await.unwrap();
+        assert_eq!((tail.found.unwrap().lsn, tail.end(&chain)), (commits[1], lsn("0/500000")));
+        assert!(tail.damaged.unwrap().error.to_string().contains("000000010000000000000005"));
+        let tail = last_record(&source, &backup, &lineage, &chain).await.unwrap();
+        // The record that switches segments is the last.
+        assert!(tail.found.unwrap() > commits[1] && tail.found.unwrap() < lsn("0/500000"));
+        // A segment that is gone is another matter.
+        let whole = Shelf::new();
+        let missing = last_commit(&whole.source(), &backup, &lineage, &chain).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::Gap);
     }
 }

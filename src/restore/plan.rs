@@ -153,9 +153,14 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     notes.extend(histories.iter().map(|(timeline, id)| {
         format!("{}.history is not in the archive: the one in backup {id} is put into pg_wal", timeline.hex())
     }));
-    let until = walk::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: window::start(backup)?, until, end: chain.end };
-    notes.extend(target::must_be_reachable(source, request, backup, &chain, &window, elsewhere.as_deref()).await?);
+    let tail = walk::last_commit(source, backup, lineage, &chain).await?;
+    let window = Window { from: window::start(backup)?, end: tail.end(&chain), until: tail.found };
+    notes.extend(target::must_come_before_damage(request, backup, &window, tail.damaged)?);
+    let last_record = match request.target {
+        RecoveryTarget::Lsn(_) => walk::last_record(source, backup, lineage, &chain).await?.found,
+        _ => None,
+    };
+    notes.extend(target::must_be_reachable(request, &chain, &window, last_record, elsewhere.as_deref())?);
 
     let inventory = inventory::take(source, backup).await?;
     let tablespaces = tablespaces::place(backup, &to, &request.tablespaces)?;

@@ -45,7 +45,15 @@ pub(super) async fn before_milestone<'a>(
             (RecoveryTarget::Xid(xid), _) => walk::ends(milestone, *xid),
             _ => false,
         };
-        match walk::find(source, backup, &names, backup.end_lsn, &mut remaining, wanted).await? {
+        let found = match walk::find(source, backup, &names, backup.end_lsn, &mut remaining, wanted).await {
+            // It may still lie before an older segment that cannot be read; nothing behind that one is reached.
+            Err(error) if walk::is_damage(&error) => {
+                hole = hole.or_else(|| Some(error.context(format!("{} was not found", request.target))));
+                Found::No
+            }
+            found => found?,
+        };
+        match found {
             Found::Yes(milestone) => {
                 let why = format!(
                     "the newest backup before {}, which was found in the WAL at {}",
