@@ -105,6 +105,9 @@ async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> 
     let walk = feed(source, backup, name, reader, |milestone| {
         if milestone.event.ends_transaction()
             && let Some(time) = TargetTime::from_unix_micros(milestone.time.unix_micros())
+            // Times are taken before the records are written, so that they come out of order: the latest is what a target in
+            // time is held against.
+            && seen.last_commit.is_none_or(|last| last.time <= time)
         {
             seen.last_commit = Some(Commit { time, lsn: milestone.lsn });
         }
@@ -333,5 +336,18 @@ mod tests {
         let whole = Shelf::new();
         let missing = last_commit(&whole.source(), &backup, &lineage, &chain).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::Gap);
+    }
+
+    #[tokio::test]
+    async fn the_latest_time_of_a_segment_not_the_last() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        writer.commit(700, 1_000_000);
+        let latest = writer.commit(701, 3_000_000);
+        writer.commit(702, 2_000_000);
+        writer.switch();
+        put(&shelf, &writer);
+        let seen = look_through(&shelf.source(), &small(lsn("0/300100")), name(3)).await.unwrap();
+        assert_eq!(seen.last_commit.unwrap().lsn, latest);
     }
 }
