@@ -41,18 +41,24 @@ pub fn own_segments(backup: &Manifest) -> BTreeSet<SegmentName> {
 pub fn from_backup(backup: &Manifest, lineage: &Lineage, archived: &Archived) -> Chain {
     let size = backup.wal_segment_size;
     let own = own_segments(backup);
-    let is_there = |name: SegmentName| {
-        own.contains(&name)
-            || archived.get(&name.timeline()).is_some_and(|segments| segments.binary_search(&name).is_ok())
+    let in_archive = |name: SegmentName| {
+        archived.get(&name.timeline()).is_some_and(|segments| segments.binary_search(&name).is_ok())
     };
+    let is_there = |name: SegmentName| own.contains(&name) || in_archive(name);
     let begin = backup.start_lsn.0 / size.bytes();
     let named = |number: u64| segment(lineage.timeline_of(number, size), number, size);
     let mut number = begin;
     let mut last = None;
+    let mut cut = false;
     loop {
         let name = named(number);
         if is_there(name) {
             last = Some(name);
+            cut = is_cut(backup, number) && !in_archive(name);
+            if cut {
+                number += 1;
+                break;
+            }
         } else if let Some(older) = under_older_timeline(backup, number).filter(|older| is_there(*older)) {
             // The backup's end lies in a segment in which a newer timeline begins, and only the older timeline's is there:
             // enough for the backup, not for anything after it.
@@ -64,15 +70,24 @@ pub fn from_backup(backup: &Manifest, lineage: &Lineage, archived: &Archived) ->
         }
         number += 1;
     }
-    let missing = named(number);
+    // The rest of a segment that is cut short is missing, not the one behind it.
+    let missing = named(if cut { number - 1 } else { number });
     let next = first_behind(lineage, size, number, archived, &own);
     Chain {
         first: named(begin),
         segments: number - begin,
         last,
-        end: Lsn(number.saturating_mul(size.bytes())),
+        end: if cut { backup.end_lsn } else { Lsn(number.saturating_mul(size.bytes())) },
         hole: next.map(|next| Hole { missing, next }),
     }
+}
+
+/// Whether the backup's own copy of this segment ends with the backup: a standby cannot switch segments, so the last was fetched
+/// while it was being filled.
+fn is_cut(backup: &Manifest, number: u64) -> bool {
+    let size = backup.wal_segment_size;
+    let ends_within = backup.end_lsn.0 / size.bytes() == number && backup.end_lsn.offset_in_segment(size) > 0;
+    backup.from_standby && ends_within
 }
 
 /// The segments of the chain, oldest first.
@@ -156,6 +171,28 @@ mod tests {
         assert!(reaches(&chain, lsn("0/5000000")) && !reaches(&chain, lsn("0/5000001")));
         let none = from_backup(&backup, &Lineage::first(), &archived(&[]));
         assert!(none.last.is_none() && none.hole.is_none() && !reaches(&none, lsn("0/3000100")));
+    }
+
+    #[test]
+    fn a_segment_that_was_fetched_half_full_ends_the_chain() {
+        let mut backup = backup("a", 1, "0/3000028", "0/4000100");
+        backup.from_standby = true;
+        backup.wal[1].own = true;
+        let chain = |there: &[&str]| from_backup(&backup, &Lineage::first(), &archived(there));
+        let at_the_end = chain(&[A[0]]);
+        assert_eq!((at_the_end.segments, at_the_end.end, &at_the_end.hole), (2, lsn("0/4000100"), &None));
+        assert!(reaches(&at_the_end, backup.end_lsn));
+        let found: Vec<_> = names(&backup, &Lineage::first(), &at_the_end).collect();
+        assert_eq!(found, parse(&A[..2]));
+        let before_others = chain(&[A[0], A[2], A[3]]);
+        assert_eq!((before_others.last, before_others.end), (Some(parse(&A[1..2])[0]), lsn("0/4000100")));
+        let hole = before_others.hole.unwrap();
+        assert_eq!((hole.missing.to_string().as_str(), hole.next.to_string().as_str()), (A[1], A[2]));
+        // Once the archive has it, it is whole; and so is one in which the backup does not end.
+        assert_eq!(chain(&A).end, lsn("0/7000000"));
+        let mut longer = backup.clone();
+        longer.end_lsn = lsn("0/5000000");
+        assert_eq!(from_backup(&longer, &Lineage::first(), &archived(&[A[0], A[2], A[3]])).end, lsn("0/7000000"));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Timelines: the way a timeline came, and which one to follow.
 
 use super::Source;
+use super::source::must_belong;
+use crate::codec::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{Lsn, SegmentSize, TimelineId};
-use crate::repo::Manifest;
+use crate::pg::{Lsn, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::repo::{BackupId, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
@@ -24,6 +26,7 @@ pub struct Lineage {
     timeline: TimelineId,
     ancestors: Vec<Step>,
     begin: Lsn,
+    kept_in: Option<BackupId>,
 }
 
 impl Lineage {
@@ -35,7 +38,7 @@ impl Lineage {
             ancestors.push(Step { timeline: parent, begin, end: Some(left) });
             begin = left;
         }
-        Self { timeline, ancestors, begin }
+        Self { timeline, ancestors, begin, kept_in: None }
     }
 
     /// The lineage of the first timeline.
@@ -46,6 +49,11 @@ impl Lineage {
     /// The timeline it leads to.
     pub fn timeline(&self) -> TimelineId {
         self.timeline
+    }
+
+    /// The backup that carries its history file, where the archive has none that can be read.
+    pub fn kept_in(&self) -> Option<&BackupId> {
+        self.kept_in.as_ref()
     }
 
     /// All its steps, oldest first.
@@ -121,23 +129,77 @@ impl FromStr for TargetTimeline {
 /// All lineages that the archive's history files tell of, by timeline.
 pub type Lineages = BTreeMap<TimelineId, Lineage>;
 
-/// The lineage of every timeline that the archive or a backup knows and whose history is there; the first needs none.
+/// The lineage of every timeline that the archive or a backup knows and whose history is there, in the archive or in a backup that
+/// ended on it; the first needs none.
+///
+/// A history that is missing, deleted or damaged is left out: it must not stand in the way of what does not need it, and a plan
+/// that does says so.
 pub async fn lineages(source: &Source, backups: &[Manifest]) -> Result<Lineages> {
     let mut timelines: BTreeSet<TimelineId> = source.cluster.timelines().await?.into_iter().collect();
     timelines.extend(backups.iter().map(|backup| backup.end_timeline));
     let mut lineages = Lineages::from([(TimelineId::FIRST, Lineage::first())]);
     for timeline in timelines.into_iter().filter(|timeline| *timeline != TimelineId::FIRST) {
-        let history = match source.cluster.history(timeline, &source.identities).await {
-            // Deleted is as good as missing: a plan that needs it says so.
-            Err(error) if error.kind() == ErrorKind::Gap => None,
-            answer => answer?,
+        let archived =
+            source.cluster.history(timeline, &source.identities).await.map(|found| found.map(|it| it.history));
+        let found = match usable(archived)? {
+            Some(history) => Some((history, None)),
+            None => kept_history(source, backups, timeline).await?.map(|(history, id)| (history, Some(id))),
         };
-        if let Some(history) = history {
-            let lines = history.history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
-            lineages.insert(timeline, Lineage::new(timeline, lines));
+        if let Some((history, kept_in)) = found {
+            let lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
+            lineages.insert(timeline, Lineage { kept_in, ..Lineage::new(timeline, lines) });
         }
     }
     Ok(lineages)
+}
+
+/// A backup of a timeline whose history was never archived carries it itself.
+async fn kept_history(
+    source: &Source,
+    backups: &[Manifest],
+    timeline: TimelineId,
+) -> Result<Option<(TimelineHistory, BackupId)>> {
+    for backup in backups.iter().filter(|backup| backup.end_timeline == timeline) {
+        let read = own_history(source, &backup.id, timeline).await.map(|found| found.map(|(_, history)| history));
+        if let Some(history) = usable(read)? {
+            return Ok(Some((history, backup.id.clone())));
+        }
+    }
+    Ok(None)
+}
+
+/// The history file that a backup carries, and what it says; `None` where it carries none.
+pub async fn own_history(
+    source: &Source,
+    id: &BackupId,
+    timeline: TimelineId,
+) -> Result<Option<(Vec<u8>, TimelineHistory)>> {
+    let layout = source.cluster.layout();
+    let key = layout.backup_wal(id, &WalFileName::History(timeline));
+    let object = match source.cluster.get(&key).await {
+        Ok(object) => object,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let read = || {
+        let (header, bytes) = codec::plain_of(&object.body, &source.identities)?;
+        must_belong(&header, Kind::Wal, layout.system())?;
+        let history = TimelineHistory::parse(timeline, &bytes)
+            .map_err(|error| Error::new(ErrorKind::Corrupt, error.to_string()))?;
+        Ok((bytes, history))
+    };
+    read().map(Some).map_err(|error: Error| error.context(&key))
+}
+
+/// Deleted and damaged are as good as missing, and worth a line in the log; trouble on the way is not.
+fn usable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(error) if matches!(error.kind(), ErrorKind::Gap | ErrorKind::Corrupt | ErrorKind::Mismatch) => {
+            tracing::warn!("a timeline's history is passed over: {error}");
+            Ok(None)
+        }
+        answer => answer,
+    }
 }
 
 /// Which timeline to follow from a backup, or why there is none.
@@ -201,8 +263,44 @@ fn branches_beside(chosen: &Lineage, backup: &Manifest, lineages: &Lineages) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{backup, lsn, tli};
+    use super::super::testing::{Shelf, backup, lsn, tli};
     use super::*;
+
+    const HISTORY: &[u8] = b"1\t0/5000000\tno recovery target specified\n";
+
+    #[tokio::test]
+    async fn a_history_that_only_the_backup_has_is_found() {
+        let shelf = Shelf::new();
+        let backup = backup("a", 2, "0/6000028", "0/6000100");
+        let name = WalFileName::History(tli(2));
+        let (archived, own) = (shelf.layout().wal(&name), shelf.layout().backup_wal(&backup.id, &name));
+        let found = async || super::lineages(&shelf.source(), std::slice::from_ref(&backup)).await.unwrap();
+        assert_eq!(found().await.len(), 1);
+        shelf.place(&own, Kind::Wal, tli(2), Lsn(0), HISTORY);
+        let lineage = found().await.remove(&tli(2)).unwrap();
+        assert!(lineage.covers(&backup));
+        assert_eq!(lineage.kept_in(), Some(&backup.id));
+        // Of another kind, or damaged: as if there were none.
+        shelf.place(&own, Kind::BackupData, tli(2), Lsn(0), HISTORY);
+        assert_eq!(found().await.len(), 1);
+        shelf.place(&own, Kind::Wal, tli(2), Lsn(0), b"junk");
+        assert_eq!(found().await.len(), 1);
+        // The archive's comes first.
+        shelf.place(&own, Kind::Wal, tli(2), Lsn(0), HISTORY);
+        shelf.place(&archived, Kind::Wal, tli(2), Lsn(0), HISTORY);
+        assert_eq!(found().await[&tli(2)].kept_in(), None);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_history_stands_in_nobodys_way() {
+        let shelf = Shelf::new();
+        let backup = backup("a", 2, "0/6000028", "0/6000100");
+        shelf.place(&shelf.layout().wal(&WalFileName::History(tli(2))), Kind::Wal, tli(2), Lsn(0), HISTORY);
+        shelf.write(&shelf.layout().wal(&WalFileName::History(tli(3))), b"");
+        shelf.place(&shelf.layout().wal(&WalFileName::History(tli(4))), Kind::Wal, tli(5), Lsn(0), HISTORY);
+        let found = super::lineages(&shelf.source(), &[backup]).await.unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), [tli(1), tli(2)]);
+    }
 
     fn lineages(histories: &[(u32, &[(u32, &str)])]) -> Lineages {
         let mut all = Lineages::from([(TimelineId::FIRST, Lineage::first())]);

@@ -1,9 +1,47 @@
 //! What the unit tests of this room and of its neighbours share.
 
+use super::Source;
+use crate::codec::{self, Encoding, Identities, Kind, Recipients, Subject};
 use crate::pg::{Lsn, PgMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
-use crate::repo::Manifest;
 use crate::repo::manifest::NeededWal;
+use crate::repo::{Layout, Manifest, Repository};
+use crate::storage::file::FileStorage;
+use crate::storage::{Bounds, Key, Limits};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A repository in a directory of its own, into which a test puts what it likes.
+pub(crate) struct Shelf(tempfile::TempDir);
+
+impl Shelf {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(SystemIdentifier(7))
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        let storage = Arc::new(FileStorage::new(self.0.path().to_owned(), Limits::new(Bounds::PATIENT)));
+        let cluster = Repository::new(storage, None).cluster(self.layout().system());
+        Source { cluster, identities: Identities::default(), concurrency: 2 }
+    }
+
+    /// These very bytes.
+    pub(crate) fn write(&self, key: &Key, bytes: &[u8]) {
+        let path = self.0.path().join(key.as_str());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// An object with this content.
+    pub(crate) fn place(&self, key: &Key, kind: Kind, timeline: TimelineId, start: Lsn, plain: &[u8]) {
+        let subject = Subject { kind, system_identifier: self.layout().system(), timeline: timeline.get(), start };
+        let encoding = Encoding { level: 1, recipients: Recipients::default() };
+        self.write(key, &codec::encode_bytes(plain, subject, &encoding).unwrap().bytes);
+    }
+}
 
 pub(crate) fn tli(number: u32) -> TimelineId {
     TimelineId::new(number).unwrap()

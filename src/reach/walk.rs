@@ -8,7 +8,7 @@ use crate::codec::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{Event, Lsn, Milestone, MilestoneReader, SegmentName, WalFileName};
 use crate::repo::Manifest;
-use crate::storage::Key;
+use crate::storage::{Key, Object};
 use std::io::Write;
 
 /// How many segments are walked back for the last commit.
@@ -30,28 +30,73 @@ struct Seen {
     last_record: Option<Lsn>,
 }
 
-/// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments.
-pub async fn last_commit(
+/// What the end of a chain told.
+#[derive(Debug)]
+pub struct Tail<T> {
+    /// What was looked for.
+    pub found: Option<T>,
+    /// The first segment behind it that is there and cannot be read: replay ends before it.
+    pub damaged: Option<Damaged>,
+}
+
+/// A segment that is there and cannot be read.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Where it begins.
+    pub start: Lsn,
+    /// What is wrong with it: `Corrupt` or `Mismatch`.
+    pub error: Error,
+}
+
+impl<T> Tail<T> {
+    /// Where replay ends: with the chain, or before what cannot be read.
+    pub fn end(&self, chain: &Chain) -> Lsn {
+        self.damaged.as_ref().map_or(chain.end, |damaged| damaged.start.min(chain.end))
+    }
+}
+
+/// Whether an error says that a segment is there and is none, rather than that the storage is in trouble.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch)
+}
+
+/// How far the chain goes in time: the last commit or abort in it, walking back at most 16 segments, over those that cannot be
+/// read.
+pub async fn last_commit(source: &Source, backup: &Manifest, lineage: &Lineage, chain: &Chain) -> Result<Tail<Commit>> {
+    walk_back(source, backup, lineage, chain, |seen| seen.last_commit.map(Some)).await
+}
+
+/// Where the last record of the chain begins, before what cannot be read: a position beyond it is never reached.
+pub async fn last_record(source: &Source, backup: &Manifest, lineage: &Lineage, chain: &Chain) -> Result<Tail<Lsn>> {
+    walk_back(source, backup, lineage, chain, |seen| Some(seen.last_record)).await
+}
+
+/// Goes back from the end of the chain until `answer` has one.
+async fn walk_back<T>(
     source: &Source,
     backup: &Manifest,
     lineage: &Lineage,
     chain: &Chain,
-) -> Result<Option<Commit>> {
+    answer: impl Fn(Seen) -> Option<Option<T>>,
+) -> Result<Tail<T>> {
+    let mut tail = Tail { found: None, damaged: None };
     let names: Vec<_> = chain::names(backup, lineage, chain).rev().take(WALK_BACK).collect();
     for name in names {
-        if let Some(commit) = look_through(source, backup, name).await?.last_commit {
-            return Ok(Some(commit));
+        match look_through(source, backup, name).await {
+            Ok(seen) => {
+                if let Some(found) = answer(seen) {
+                    tail.found = found;
+                    break;
+                }
+            }
+            Err(error) if is_damage(&error) => {
+                let start = name.start(backup.wal_segment_size).unwrap_or(backup.start_lsn);
+                tail.damaged = Some(Damaged { start, error });
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
-}
-
-/// Where the last record of the chain begins: a position beyond it is never reached.
-pub async fn last_record(source: &Source, backup: &Manifest, chain: &Chain) -> Result<Option<Lsn>> {
-    match chain.last {
-        None => Ok(None),
-        Some(name) => Ok(look_through(source, backup, name).await?.last_record),
-    }
+    Ok(tail)
 }
 
 async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> Result<Seen> {
@@ -60,6 +105,9 @@ async fn look_through(source: &Source, backup: &Manifest, name: SegmentName) -> 
     let walk = feed(source, backup, name, reader, |milestone| {
         if milestone.event.ends_transaction()
             && let Some(time) = TargetTime::from_unix_micros(milestone.time.unix_micros())
+            // Times are taken before the records are written, so that they come out of order: the latest is what a target in
+            // time is held against.
+            && seen.last_commit.is_none_or(|last| last.time <= time)
         {
             seen.last_commit = Some(Commit { time, lsn: milestone.lsn });
         }
@@ -144,8 +192,7 @@ async fn feed(
     reader: MilestoneReader,
     mut show: impl FnMut(&Milestone) -> bool,
 ) -> Result<Walk> {
-    let key = key_of(source, backup, name);
-    let object = source.get(&key).await?;
+    let (key, object) = fetch(source, backup, name).await?;
     let (identities, system) = (source.identities.clone(), backup.system_identifier);
     let (walk, milestones) = blocking(move || {
         let mut sink = Sink { walk: Walk { reader, ended: false }, milestones: Vec::new() };
@@ -159,10 +206,20 @@ async fn feed(
     Ok(Walk { ended: walk.ended || enough, ..walk })
 }
 
-fn key_of(source: &Source, backup: &Manifest, name: SegmentName) -> Key {
+/// The segment from where recovery reads it: the archive; the backup's own copy, which may be cut short and padded, only where
+/// the archive has none.
+async fn fetch(source: &Source, backup: &Manifest, name: SegmentName) -> Result<(Key, Object)> {
     let layout = source.cluster.layout();
     let file = WalFileName::Segment(name);
-    if own_segments(backup).contains(&name) { layout.backup_wal(&backup.id, &file) } else { layout.wal(&file) }
+    let key = layout.wal(&file);
+    match source.get(&key).await {
+        Err(error) if error.kind() == ErrorKind::Gap && own_segments(backup).contains(&name) => {
+            let key = layout.backup_wal(&backup.id, &file);
+            let object = source.get(&key).await?;
+            Ok((key, object))
+        }
+        answer => answer.map(|object| (key, object)),
+    }
 }
 
 struct Sink {
@@ -186,5 +243,111 @@ impl Write for Sink {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Shelf, backup, lsn, tli};
+    use super::*;
+    use crate::pg::test_wal::{WalWriter, one_mib};
+    use crate::repo::manifest::NeededWal;
+
+    const START: Lsn = Lsn(0x30_0000);
+
+    fn name(number: u64) -> SegmentName {
+        SegmentName::at(tli(1), Lsn(number << 20), one_mib())
+    }
+
+    /// A backup that begins and ends in the first of segments of 1 MiB.
+    fn small(end_lsn: Lsn) -> Manifest {
+        let wal = vec![NeededWal { name: name(3), own: false }];
+        Manifest { wal_segment_size: one_mib(), end_lsn, wal, ..backup("a", 1, "0/300028", "0/300100") }
+    }
+
+    /// Segments from number 3 on, as they lie in the archive.
+    fn put(shelf: &Shelf, writer: &WalWriter) {
+        for (number, bytes) in (3..).zip(writer.bytes.chunks(1 << 20)) {
+            let key = shelf.layout().wal(&WalFileName::Segment(name(number)));
+            shelf.place(&key, Kind::Wal, tli(1), Lsn(number << 20), bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_archives_segment_comes_before_the_backups_padded_one() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        writer.commit(700, 1_000_000);
+        let cut = writer.position();
+        let mut padded = writer.bytes.clone();
+        padded.resize(1 << 20, 0);
+        let second = writer.commit(701, 2_000_000);
+        writer.switch();
+        writer.commit(702, 3_000_000);
+        writer.blank();
+        let mut backup = small(cut);
+        backup.wal[0].own = true;
+        let own = shelf.layout().backup_wal(&backup.id, &WalFileName::Segment(name(3)));
+        shelf.place(&own, Kind::Wal, tli(1), START, &padded);
+        let look = async |xid: u32, names: &[SegmentName]| {
+            let wanted = |milestone: &Milestone| ends(milestone, xid);
+            match find(&shelf.source(), &backup, names, cut, &mut 10, wanted).await.unwrap() {
+                Found::Yes(milestone) => Some(milestone.lsn),
+                _ => None,
+            }
+        };
+        assert_eq!(look(701, &[name(3)]).await, None);
+        put(&shelf, &writer);
+        assert_eq!(look(701, &[name(3)]).await, Some(second));
+        assert!(look(702, &[name(3), name(4)]).await.is_some());
+        let missing = find(&shelf.source(), &backup, &[name(9)], cut, &mut 10, |_| true).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Gap);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_stepped_over_and_told() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        let mut commits = Vec::new();
+        for number in 0..4 {
+            commits.push(writer.commit(700 + number, i64::from(number) * 1_000_000));
+            writer.switch();
+        }
+        put(&shelf, &writer);
+        let backup = small(lsn("0/300100"));
+        let lineage = Lineage::first();
+        let segments: Vec<SegmentName> = (3..7).map(name).collect();
+        let archived = chain::Archived::from([(tli(1), segments)]);
+        let chain = chain::from_backup(&backup, &lineage, &archived);
+        let source = shelf.source();
+        let commit = async || last_commit(&source, &backup, &lineage, &chain).await;
+        let whole = commit().await.unwrap();
+        assert_eq!((whole.found.unwrap().lsn, whole.end(&chain)), (commits[3], lsn("0/700000")));
+        for (number, damage) in [(6, &b""[..]), (5, b"junk")] {
+            shelf.write(&shelf.layout().wal(&WalFileName::Segment(name(number))), damage);
+        }
+        let tail = commit().await.unwrap();
+        assert_eq!((tail.found.unwrap().lsn, tail.end(&chain)), (commits[1], lsn("0/500000")));
+        assert!(tail.damaged.unwrap().error.to_string().contains("000000010000000000000005"));
+        let tail = last_record(&source, &backup, &lineage, &chain).await.unwrap();
+        // The record that switches segments is the last.
+        assert!(tail.found.unwrap() > commits[1] && tail.found.unwrap() < lsn("0/500000"));
+        // A segment that is gone is another matter.
+        let whole = Shelf::new();
+        let missing = last_commit(&whole.source(), &backup, &lineage, &chain).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Gap);
+    }
+
+    #[tokio::test]
+    async fn the_latest_time_of_a_segment_not_the_last() {
+        let shelf = Shelf::new();
+        let mut writer = WalWriter::new(START, one_mib());
+        writer.commit(700, 1_000_000);
+        let latest = writer.commit(701, 3_000_000);
+        writer.commit(702, 2_000_000);
+        writer.switch();
+        put(&shelf, &writer);
+        let seen = look_through(&shelf.source(), &small(lsn("0/300100")), name(3)).await.unwrap();
+        assert_eq!(seen.last_commit.unwrap().lsn, latest);
     }
 }

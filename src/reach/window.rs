@@ -50,7 +50,10 @@ pub fn start(backup: &Manifest) -> Result<TargetTime> {
 pub async fn reach(source: &Source, backup: &Manifest, lineages: &Lineages) -> Result<Option<Reach>> {
     let Some(lineage) = lineage::follow(TargetTimeline::Latest, backup, lineages) else { return Ok(None) };
     let chain = chain(source, lineage, backup).await?;
-    let until = walk::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: start(backup)?, until, end: chain.end };
+    let tail = walk::last_commit(source, backup, lineage, &chain).await?;
+    if let Some(damaged) = &tail.damaged {
+        tracing::warn!("one cannot restore beyond {}: {}", damaged.start, damaged.error);
+    }
+    let window = Window { from: start(backup)?, end: tail.end(&chain), until: tail.found };
     Ok(Some(Reach { timeline: lineage.timeline(), chain, window }))
 }

@@ -1,10 +1,13 @@
 //! The backups that exist: those that have a manifest, read and verified.
 
+use super::manifest::Archive;
 use super::repository::Cluster;
 use super::{BackupId, Manifest};
 use crate::codec::{self, Identities, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Object;
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
 use tokio::task::JoinSet;
 
 /// Manifests fetched at once.
@@ -102,6 +105,7 @@ impl Cluster {
         if manifest.id != *id {
             return Err(mismatch(format!("it belongs to backup {}", manifest.id)));
         }
+        must_name_plain_archives(&manifest)?;
         Ok(manifest)
     }
 }
@@ -121,6 +125,28 @@ fn format_of(plain: &[u8]) -> Result<u64> {
         format: u64,
     }
     serde_json::from_slice::<Format>(plain).map(|read| read.format).map_err(unreadable)
+}
+
+/// Names and locations of the archives become keys and paths, and the manifest is neither signed nor secret: only what a server
+/// itself sends is taken. `base` without a location, or a tablespace by its oid, in place or at an absolute path.
+fn must_name_plain_archives(manifest: &Manifest) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for archive in &manifest.archives {
+        if !names.insert(&archive.name) || !is_plain(archive) {
+            return Err(Error::new(ErrorKind::Corrupt, "the manifest names an archive that no server sends"));
+        }
+    }
+    Ok(())
+}
+
+fn is_plain(archive: &Archive) -> bool {
+    let name = archive.name.as_str();
+    let Some(location) = &archive.location else { return name == "base" };
+    // An oid has 32 bits: ten digits.
+    let is_oid = (1..=10).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_digit());
+    let leads_up = Path::new(location).components().any(|part| part == Component::ParentDir);
+    let is_place = location.starts_with('/') && !leads_up && !location.contains('\0');
+    is_oid && (is_place || location.strip_prefix("pg_tblspc/") == Some(name))
 }
 
 fn unreadable(error: serde_json::Error) -> Error {
@@ -207,6 +233,47 @@ mod tests {
             assert_eq!(catalog.backups, [manifest(&id(2))]);
         }
         assert_ne!(SYSTEM, SystemIdentifier(8));
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_leads_elsewhere_is_no_archive() {
+        let archive = |name: &str, location: Option<&str>| Archive {
+            name: name.to_owned(),
+            location: location.map(str::to_owned),
+            objects: 1,
+            tar_bytes: 1024,
+        };
+        let shelf = Arc::new(Shelf::new(Personality::HONEST));
+        let cluster = cluster(&shelf);
+        let read = async |archives: &[Archive]| {
+            place(&shelf, &Manifest { archives: archives.to_vec(), ..manifest(&id(1)) });
+            cluster.manifest(&id(1)).await
+        };
+        let base = archive("base", None);
+        let sound = [
+            base.clone(),
+            archive("16385", Some("/srv/fast..disk")),
+            archive("4294967295", Some("pg_tblspc/4294967295")),
+        ];
+        read(&sound).await.unwrap();
+        for bad in [
+            base.clone(),
+            archive("base", Some("/srv/a")),
+            archive("16385", None),
+            archive("16385", Some("../../etc/cron.d")),
+            archive("16385", Some("/srv/../etc/cron.d")),
+            archive("16385", Some("pg_tblspc/16386")),
+            archive("16385", Some("pg_tblspc/../16385")),
+            archive("16385", Some("")),
+            archive("../../x", Some("pg_tblspc/../../x")),
+            archive("", Some("pg_tblspc/")),
+            archive("16385/x", Some("/srv/a")),
+            archive("12345678901", Some("/srv/a")),
+        ] {
+            let error = read(&[base.clone(), bad.clone()]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{bad:?}");
+            assert!(error.to_string().contains("an archive that no server sends"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -66,10 +66,55 @@ pub(super) fn before_target<'a>(
     let Some(candidate) = chosen else { return Err(all_too_late(request, candidates)) };
     let why = match &request.target {
         _ if named => "it was asked for".to_owned(),
-        RecoveryTarget::Latest | RecoveryTarget::Immediate => "the newest backup".to_owned(),
+        RecoveryTarget::Latest | RecoveryTarget::Immediate => {
+            format!("the newest backup that leads to timeline {}", candidate.lineage.timeline())
+        }
         target => format!("the newest backup that ended before {target}"),
     };
     Ok((candidate, why))
+}
+
+/// What to tell of a sound backup that is newer than the chosen one and lies beside the timeline that is followed: what happens
+/// where a copy was promoted long ago, archived a timeline of its own, and the server went on upon the old one.
+pub(super) fn newer_elsewhere(
+    request: &RestoreRequest,
+    chosen: &Candidate<'_>,
+    backups: &[Manifest],
+    lineages: &Lineages,
+) -> Option<String> {
+    if request.backup.is_some() || request.timeline != TargetTimeline::Latest {
+        return None;
+    }
+    let newer = |backup: &&Manifest| {
+        let sound = backup.damaged.is_empty() && backup.parent.is_none();
+        sound && backup.finished_at > chosen.backup.finished_at && !chosen.lineage.covers(backup)
+    };
+    let beside =
+        backups.iter().filter(newer).filter_map(|backup| Some((backup, follow(request.timeline, backup, lineages)?)));
+    let (backup, lineage) = beside.max_by(|(a, _), (b, _)| a.finished_at.cmp(&b.finished_at))?;
+    let timeline = lineage.timeline();
+    Some(format!(
+        "backup {}, of {}, is newer and lies on timeline {timeline}: --target-timeline {timeline} begins with it",
+        backup.id, backup.finished_at
+    ))
+}
+
+/// Nobody who asks for the newest state means an old one: where two timelines could be meant, the operator says which.
+pub(super) fn must_not_be_stale(
+    request: &RestoreRequest,
+    chosen: &Candidate<'_>,
+    elsewhere: Option<&String>,
+) -> Result<()> {
+    let (RecoveryTarget::Latest, Some(elsewhere)) = (&request.target, elsewhere) else { return Ok(()) };
+    let timeline = chosen.lineage.timeline();
+    Err(Error::new(
+        ErrorKind::Config,
+        format!(
+            "timeline {timeline} is the newest, but the newest backup that leads to it is {}, of {}",
+            chosen.backup.id, chosen.backup.finished_at
+        ),
+    )
+    .hint(format!("{elsewhere}; --target-timeline {timeline} if that is meant; nothing was written")))
 }
 
 /// Whether a backup had ended when the target came, so that the target can be replayed to from it. Names and transactions are
@@ -195,6 +240,37 @@ mod tests {
         }
         let on_first = RestoreRequest { timeline: TargetTimeline::Number(tli(1)), ..request(RecoveryTarget::Latest) };
         assert_eq!(chosen(&on_first, &backups()).unwrap(), "c on 1");
+    }
+
+    #[test]
+    fn an_old_backup_is_not_taken_silently_for_an_old_branch() {
+        // A drill branched off at 0/5000000 long ago; the server went on upon timeline 1.
+        let (lineages, backups) = (lineages(), &backups()[..3]);
+        let judge = |request: &RestoreRequest| {
+            let candidates = candidates(request, backups, &lineages).unwrap();
+            let (chosen, why) = before_target(request, &candidates).unwrap();
+            let elsewhere = newer_elsewhere(request, &chosen, backups, &lineages);
+            let stale = must_not_be_stale(request, &chosen, elsewhere.as_ref()).map_err(|error| error.to_string());
+            (chosen.backup.id.clone(), why, elsewhere, stale)
+        };
+        let latest = request(RecoveryTarget::Latest);
+        let (id, why, elsewhere, stale) = judge(&latest);
+        assert_eq!((&id, why.as_str()), (&backups[1].id, "the newest backup that leads to timeline 2"));
+        let elsewhere = elsewhere.unwrap();
+        assert!(elsewhere.contains(backups[2].id.as_str()) && elsewhere.contains("--target-timeline 1"), "{elsewhere}");
+        let stale = stale.unwrap_err();
+        assert!(stale.contains(&elsewhere) && stale.contains("--target-timeline 2"), "{stale}");
+        // Another target: said, not refused.
+        let (_, _, elsewhere, stale) = judge(&request(RecoveryTarget::Lsn(lsn("0/6000000"))));
+        assert!(elsewhere.is_some() && stale.is_ok());
+        // Said by the operator: the backup, or the timeline.
+        let named = RestoreRequest { backup: Some(id), ..latest.clone() };
+        let second = RestoreRequest { timeline: TargetTimeline::Number(tli(2)), ..latest.clone() };
+        let first = RestoreRequest { timeline: TargetTimeline::Number(tli(1)), ..latest };
+        for request in [named, second, first] {
+            let (_, _, elsewhere, stale) = judge(&request);
+            assert!(elsewhere.is_none() && stale.is_ok(), "{request:?}");
+        }
     }
 
     #[test]

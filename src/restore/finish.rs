@@ -14,6 +14,7 @@ use crate::codec::{self, Kind};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{SegmentName, WalFileName, control::ControlFile};
+use crate::reach::lineage::own_history;
 use crate::reach::source::{Source, blocking, must_belong};
 use crate::reach::time;
 use std::collections::BTreeMap;
@@ -56,7 +57,8 @@ const NEEDED: [&str; 21] = [
     "pg_xact",
 ];
 
-/// WAL that the backup carries itself goes to `pg_wal`, marked as archived: it must never be sent to the archive from here.
+/// WAL that the backup carries itself, and histories that only backups carry, go to `pg_wal`, marked as archived: they must never
+/// be sent to the archive from here. Recovery reads there what the archive does not have.
 pub(super) async fn write_own_wal(source: &Source, plan: &RestorePlan, maker: &Maker) -> Result<()> {
     let mode = if plan.group_access { 0o750 } else { 0o700 };
     for directory in ["pg_wal", "pg_wal/archive_status"] {
@@ -65,17 +67,36 @@ pub(super) async fn write_own_wal(source: &Source, plan: &RestorePlan, maker: &M
     for name in &plan.wal.own {
         write_segment(source, plan, maker, *name).await?;
     }
+    for (timeline, id) in &plan.histories {
+        let name = WalFileName::History(*timeline);
+        let (content, _) = own_history(source, id, *timeline).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Gap, format!("{name} is neither in the archive nor in backup {id} any more"))
+        })?;
+        let (path, done) = wal_paths(plan, &name);
+        let maker = maker.clone();
+        blocking(move || {
+            maker.write(&path, &content, 0o600)?;
+            maker.write(&done, b"", 0o600)
+        })
+        .await?;
+    }
     Ok(())
+}
+
+/// Where a WAL file goes, and the note that it is archived.
+fn wal_paths(plan: &RestorePlan, name: &WalFileName) -> (PathBuf, PathBuf) {
+    let directory = plan.to.join("pg_wal");
+    (directory.join(name.to_string()), directory.join("archive_status").join(format!("{name}.done")))
 }
 
 async fn write_segment(source: &Source, plan: &RestorePlan, maker: &Maker, name: SegmentName) -> Result<()> {
     let backup = &plan.manifest;
-    let key = source.cluster.layout().backup_wal(&backup.id, &WalFileName::Segment(name));
+    let file_name = WalFileName::Segment(name);
+    let key = source.cluster.layout().backup_wal(&backup.id, &file_name);
     let object = source.get(&key).await?;
     let (identities, maker) = (source.identities.clone(), maker.clone());
     let (system, size) = (backup.system_identifier, backup.wal_segment_size);
-    let path = plan.to.join("pg_wal").join(name.to_string());
-    let done = plan.to.join("pg_wal/archive_status").join(format!("{name}.done"));
+    let (path, done) = wal_paths(plan, &file_name);
     blocking(move || {
         let mut file = maker.open(&path)?;
         let header = codec::decode(&object.body, &identities, &mut file).map_err(|error| error.context(&key))?;

@@ -20,9 +20,13 @@ impl Maker {
         Self { owner }
     }
 
-    /// Opens a file for writing, making it where it is missing. Its mode is 0600 until it is finished.
+    /// Opens a file for writing, making it where it is missing. Its mode is 0600 until it is finished. A link under its name is
+    /// not followed: what somebody put there must not lead the writing elsewhere.
     pub(super) fn open(&self, path: &Path) -> Result<File> {
-        let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+        let open = || options.open(path);
         let file = match open() {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 self.directories_above(path)?;
@@ -134,6 +138,15 @@ mod tests {
         maker.write(&path, b"longer", 0o600).unwrap();
         maker.write(&path, b"short", 0o600).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (elsewhere, link) = (place.path().join("elsewhere"), place.path().join("link"));
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert_eq!(Maker::default().open(&link).unwrap_err().kind(), ErrorKind::LocalIo);
+        assert!(!elsewhere.exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::target;
 use super::{checks, minimal, search};
 use crate::error::Result;
 use crate::pg::{Lsn, SegmentName, TimelineId};
-use crate::reach::lineage::Lineages;
+use crate::reach::lineage::{Lineage, Lineages};
 use crate::reach::{Chain, Source, Window, chain, lineage, walk, window};
 use crate::repo::{BackupId, Manifest};
 use std::path::PathBuf;
@@ -63,6 +63,9 @@ pub struct RestorePlan {
     /// The backup's manifest.
     #[serde(skip)]
     pub(super) manifest: Manifest,
+    /// Histories that go to `pg_wal`, and the backup that carries each: the archive has none that can be read.
+    #[serde(skip)]
+    pub(super) histories: Vec<(TimelineId, BackupId)>,
     /// How the server finds our commands.
     #[serde(skip)]
     pub(super) programs: Programs,
@@ -133,6 +136,8 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
     let catalog = source.cluster.catalog().await?;
     let lineages = lineage::lineages(source, &catalog.backups).await?;
     let (candidate, why) = choose(source, request, &catalog.backups, &lineages).await?;
+    let elsewhere = choose::newer_elsewhere(request, &candidate, &catalog.backups, &lineages);
+    choose::must_not_be_stale(request, &candidate, elsewhere.as_ref())?;
     let Candidate { backup, lineage } = candidate;
     let mut notes: Vec<String> = catalog
         .damaged
@@ -140,12 +145,22 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         .map(|damaged| format!("backup {} cannot be used: {}", damaged.id, damaged.why))
         .collect();
 
+    notes.extend(elsewhere.clone());
     let chain = window::chain(source, lineage, backup).await?;
     notes.extend(checks::wal_is_whole(request, backup, &chain)?);
     notes.extend(checks::histories_are_there(lineage, backup, &lineages)?);
-    let until = walk::last_commit(source, backup, lineage, &chain).await?;
-    let window = Window { from: window::start(backup)?, until, end: chain.end };
-    notes.extend(target::must_be_reachable(source, request, backup, &chain, &window).await?);
+    let histories = kept_histories(lineage, backup, &lineages);
+    notes.extend(histories.iter().map(|(timeline, id)| {
+        format!("{}.history is not in the archive: the one in backup {id} is put into pg_wal", timeline.hex())
+    }));
+    let tail = walk::last_commit(source, backup, lineage, &chain).await?;
+    let window = Window { from: window::start(backup)?, end: tail.end(&chain), until: tail.found };
+    notes.extend(target::must_come_before_damage(request, backup, &window, tail.damaged)?);
+    let last_record = match request.target {
+        RecoveryTarget::Lsn(_) => walk::last_record(source, backup, lineage, &chain).await?.found,
+        _ => None,
+    };
+    notes.extend(target::must_be_reachable(request, &chain, &window, last_record, elsewhere.as_deref())?);
 
     let inventory = inventory::take(source, backup).await?;
     let tablespaces = tablespaces::place(backup, &to, &request.tablespaces)?;
@@ -183,6 +198,7 @@ pub async fn plan(source: &Source, request: &RestoreRequest) -> Result<RestorePl
         owner: owner::find(&to, request.owner.as_deref())?,
         notes,
         manifest: backup.clone(),
+        histories,
         programs: request.programs.clone(),
         group_access: inventory.group_access,
         to,
@@ -203,6 +219,14 @@ async fn choose<'a>(
         }
         _ => choose::before_target(request, &candidates),
     }
+}
+
+/// The histories that the server will ask for and that only backups carry.
+fn kept_histories(lineage: &Lineage, backup: &Manifest, lineages: &Lineages) -> Vec<(TimelineId, BackupId)> {
+    lineages
+        .range(backup.start_timeline..=lineage.timeline())
+        .filter_map(|(timeline, found)| Some((*timeline, found.kept_in()?.clone())))
+        .collect()
 }
 
 /// Checks the directories, and the room there.
