@@ -58,8 +58,7 @@ impl WalKeeper<'_> {
         patience: Duration,
         fetcher: &mut Fetcher<'_>,
     ) -> Result<Kept> {
-        let missing: Vec<SegmentName> =
-            self.wait(needed, patience).await?.into_iter().map(|missing| missing.name).collect();
+        let missing = self.absent(self.wait(needed, patience).await?)?;
         let mut kept = Kept::default();
         for name in &missing {
             self.progress.phase(&Phase::FetchingWal { segment: name.to_string() });
@@ -72,6 +71,33 @@ impl WalKeeper<'_> {
         }
         kept.wal = needed.iter().map(|name| NeededWal { name: *name, own: missing.contains(name) }).collect();
         Ok(kept)
+    }
+
+    /// The names of what is missing. What is there and of no use is a refusal: a copy in the backup would not help, because
+    /// recovery asks the archive first, and stops at what it finds there.
+    fn absent(&self, missing: Vec<Missing>) -> Result<Vec<SegmentName>> {
+        let mut names = Vec::with_capacity(missing.len());
+        for Missing { name, useless } in missing {
+            if let Some(why) = useless {
+                return Err(self.refusal(name, why));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn refusal(&self, name: SegmentName, why: Error) -> Error {
+        let file = WalFileName::Segment(name);
+        let key = self.maker.layout.wal(&file);
+        if why.kind() != ErrorKind::Corrupt {
+            return why.context(format!("{key} in the archive cannot be verified"));
+        }
+        Error::new(ErrorKind::Corrupt, format!("{key} in the archive is damaged: no restore could get past it"))
+            .because(why)
+            .hint(format!(
+                "delete that object and, while the server still has the file, archive it anew in its data directory with \
+                 walhalla-archive pg_wal/{file}; then take the backup again"
+            ))
     }
 
     /// Waits; what is still missing at the end, and why what is there does not count.
@@ -193,8 +219,8 @@ mod tests {
         encode_bytes(&plain, subject, &encoding()).unwrap().bytes.to_vec()
     }
 
-    /// With this under the segment's name in the archive: what is missing after a wait of no time.
-    async fn missing(object: Option<Vec<u8>>) -> Result<Vec<Missing>> {
+    /// With this under the segment's name in the archive: what is absent after a wait of no time.
+    async fn absent(object: Option<Vec<u8>>) -> Result<Vec<SegmentName>> {
         let cluster = Repository::new(Arc::new(MemoryStorage::new()), None).cluster(SYSTEM);
         let layout = Layout::new(SYSTEM);
         if let Some(object) = object {
@@ -204,15 +230,14 @@ mod tests {
         let id = "20261123T170159Z-000001".parse().unwrap();
         let maker = Maker { layout, id, subject: subject(), encoding: encoding() };
         let keeper = WalKeeper { cluster: &cluster, maker: &maker, segment_size: size(), progress: &Unwatched };
-        keeper.wait(&[segment()], Duration::ZERO).await
+        keeper.wait(&[segment()], Duration::ZERO).await.and_then(|missing| keeper.absent(missing))
     }
 
     #[tokio::test]
     async fn only_what_is_whole_counts_as_archived() {
         let good = object(subject(), 1 << 20);
-        assert_eq!(missing(Some(good.clone())).await.unwrap().len(), 0);
-        let absent = missing(None).await.unwrap();
-        assert!(matches!(&absent[..], [Missing { useless: None, .. }]), "{absent:?}");
+        assert_eq!(absent(Some(good.clone())).await.unwrap(), []);
+        assert_eq!(absent(None).await.unwrap(), [segment()]);
 
         let mut bit = good.clone();
         *bit.last_mut().unwrap() ^= 1;
@@ -221,8 +246,19 @@ mod tests {
         let other_place = object(Subject { start: Lsn(4 << 20), ..subject() }, 1 << 20);
         let too_short = object(subject(), 1 << 10);
         for bad in [bit, cut, Vec::new(), other_timeline, other_place, too_short] {
-            let found = missing(Some(bad)).await.unwrap();
-            assert!(matches!(&found[..], [Missing { useless: Some(_), .. }]), "{found:?}");
+            let error = absent(Some(bad)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            let line = error.to_string();
+            let key = "7/wal/00000001/000000010000000000000003 in the archive is damaged";
+            assert!(line.contains(key) && line.contains("delete that object"), "{line}");
         }
+        // A later version's is not called damaged.
+        let mut later = good;
+        later[16] = 9;
+        let sum = crc32fast::hash(&later[..crate::codec::HEADER_LEN - 4]);
+        later[crate::codec::HEADER_LEN - 4..crate::codec::HEADER_LEN].copy_from_slice(&sum.to_le_bytes());
+        let error = absent(Some(later)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("newer version"), "{error}");
     }
 }
