@@ -15,7 +15,7 @@ use crate::repo::started::Started;
 use crate::repo::{BackupId, Cluster, Layout, Manifest, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Key};
-use crate::wire::{ConnectOptions, Connection, Mode};
+use crate::wire::{ConnectOptions, Connection, Mode, in_time};
 use jiff::Timestamp;
 use std::future::Future;
 use std::pin::pin;
@@ -82,7 +82,7 @@ struct Backup<'a> {
 impl Backup<'_> {
     async fn take(&self) -> Result<BackupReport> {
         let mut connection = Connection::connect(self.server, Mode::Replication).await?;
-        let source = Source::inspect(&mut connection).await?;
+        let source = in_time("asking the server about itself", Source::inspect(&mut connection)).await?;
         let cluster = self.repository.cluster(source.system.system);
         cluster.confirm_identity(&source.identity()).await?;
         // Of several hosts, the one that is backed up.
