@@ -71,16 +71,20 @@ impl<'a> Fetcher<'a> {
 
     /// A timeline's history file.
     pub(super) async fn history(&mut self, timeline: TimelineId) -> Result<Bytes> {
+        let outcome = self.try_history(timeline).await;
+        if self.is_worth_another(&outcome) { self.try_history(timeline).await } else { outcome }
+    }
+
+    async fn try_history(&mut self, timeline: TimelineId) -> Result<Bytes> {
         let history = self.connection().await?.timeline_history(timeline);
         in_time("asking the server for a timeline's history", history).await
     }
 
     /// A whole segment, as an object. Memory: its compressed size.
     pub(super) async fn segment(&mut self, name: SegmentName) -> Result<Encoded> {
-        let outcome = self.try_segment(name).await;
-        if outcome.is_err() && !self.holds {
-            // It may have broken meanwhile, and nothing hangs on it.
-            self.connection = None;
+        let mut outcome = self.try_segment(name).await;
+        if self.is_worth_another(&outcome) {
+            outcome = self.try_segment(name).await;
         }
         outcome.map_err(|error| match error.kind() {
             ErrorKind::NotFound => error
@@ -88,6 +92,16 @@ impl<'a> Fetcher<'a> {
                 .hint("the server has recycled it: raise wal_keep_size, or let the archiver work faster"),
             _ => error,
         })
+    }
+
+    /// Whether to ask once more, on a new connection. This one has been idle for as long as the backup took, and may have been cut
+    /// meanwhile by a firewall or an administrator; its slot is gone then as well, but seldom the WAL.
+    fn is_worth_another<T>(&mut self, outcome: &Result<T>) -> bool {
+        let is_broken = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        if is_broken || (outcome.is_err() && !self.holds) {
+            (self.connection, self.holds) = (None, false);
+        }
+        is_broken
     }
 
     async fn try_segment(&mut self, name: SegmentName) -> Result<Encoded> {
