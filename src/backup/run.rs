@@ -41,7 +41,8 @@ pub async fn run(
     interrupted: impl Future<Output = ()>,
 ) -> Result<BackupReport> {
     let storage = storage::open_patient(settings)?;
-    let spool = Spool::find(settings.spool.as_deref(), None)?;
+    // Taken anywhere, by anyone: without a spool the storage is only asked more often.
+    let spool = Spool::find(settings.spool.as_deref(), None).unwrap_or_default();
     let repository = Repository::new(storage, spool);
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
     let (at_once, committing) = (settings.concurrency.max(1), AtomicBool::new(false));
