@@ -334,6 +334,10 @@ async fn whole_and_verified() {
         assert!(manifest.damaged.is_empty() && manifest.outside.is_empty(), "{manifest:?}");
         assert_eq!((manifest.label.as_str(), manifest.from_standby), ("it's a label", false));
         assert_eq!(manifest.server_settings["max_connections"], "30");
+        for name in ["shared_preload_libraries", "synchronous_standby_names", "track_commit_timestamp", "wal_log_hints"]
+        {
+            assert!(manifest.server_settings.contains_key(name), "{name}");
+        }
         // Archiving is off: nobody waits, and the backup carries its WAL.
         assert!(manifest.wal.iter().all(|needed| needed.own), "{:?}", manifest.wal);
         assert_eq!(*seen.received.lock().unwrap(), manifest.tar_bytes - if major < 15 { 1024 } else { 0 });
