@@ -33,6 +33,9 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// What may be spent on words: on the proof of a gap that a standby only tells of, and on advice.
 const FOR_THE_LOG: Duration = Duration::from_secs(5);
 
+/// Why a file that the archive has not, or not whole, is no reason to stop.
+const IN_PG_WAL: &str = "pg_wal has a valid copy, which Postgres reads instead";
+
 /// How a call ended. What it means to Postgres depends on the mode ([`crate::exit`]).
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -40,7 +43,7 @@ pub(super) enum Outcome {
     Delivered,
     /// It is not in the archive: proven where the mode asks for that.
     Absent,
-    /// It is missing before later ones, and recovery may go on all the same: the text says why.
+    /// It is missing before later ones, or damaged, and recovery may go on all the same: the text says why.
     Passed(String),
     /// It is missing before later ones.
     Gap(String),
@@ -202,6 +205,10 @@ impl Call {
                 return Ok(if is_news { Outcome::Gap(error.to_string()) } else { Outcome::Absent });
             }
             Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
+            Err(error) if self.is_useless(mode, &error) && self.is_in_pg_wal(target).await? => {
+                self.notes().reached();
+                return Ok(Outcome::Passed(format!("{error}; {IN_PG_WAL}")));
+            }
             answer => answer?,
         };
         self.notes().reached();
@@ -223,9 +230,7 @@ impl Call {
             Absence::Unknown(what) => Err(self.unknown(&what)),
             Absence::Gap(found) => {
                 if self.is_in_pg_wal(target).await? {
-                    return Ok(Outcome::Passed(format!(
-                        "{found}; pg_wal has a valid copy, which Postgres reads instead"
-                    )));
+                    return Ok(Outcome::Passed(format!("{found}; {IN_PG_WAL}")));
                 }
                 if self.name.segment().is_some_and(|name| self.arguments.accepted_gaps.contains(&name)) {
                     let text = format!(
@@ -236,6 +241,14 @@ impl Call {
                 Ok(Outcome::Gap(found))
             }
         }
+    }
+
+    /// Whether this is what the archive has under a segment's name, and nobody can use. A standby needs no such exception: it is
+    /// answered as absent, whatever the trouble is.
+    fn is_useless(&self, mode: RecoveryMode, error: &Error) -> bool {
+        mode != RecoveryMode::Standby
+            && self.name.segment().is_some()
+            && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch)
     }
 
     async fn prove(&self, target: &Target) -> Result<Absence> {

@@ -20,6 +20,34 @@ const OBJECTS: usize = 50 << 20;
 /// Room for an object whose frames did not shrink.
 const ROOM: usize = super::pack::OBJECT + HEADER_LEN + (128 << 10);
 
+// One object must always fit, also where it is in memory twice.
+const _: () = assert!(2 * ROOM <= OBJECTS);
+
+/// How often an object is in memory.
+#[derive(Debug, Clone, Copy)]
+struct Copies {
+    /// While it is made: encrypting makes another of it.
+    made: usize,
+    /// While it is stored: some endpoints make us read back what they were given.
+    stored: usize,
+}
+
+impl Copies {
+    fn new(is_encrypted: bool, is_read_back: bool) -> Self {
+        Self { made: 1 + usize::from(is_encrypted), stored: 1 + usize::from(is_read_back) }
+    }
+
+    /// For an object whose size is not known yet. A share never grows: so what storing will need is taken as well.
+    fn room(self) -> usize {
+        ROOM * self.made.max(self.stored)
+    }
+
+    /// For a finished one of so many bytes.
+    fn finished(self, bytes: usize) -> usize {
+        bytes * self.stored
+    }
+}
+
 /// What is to be assembled, in the order of the stream.
 pub(super) enum Item {
     /// A new archive begins.
@@ -82,8 +110,8 @@ struct Open {
 
 impl Open {
     /// Waits for room.
-    fn new(budget: &Budget) -> Self {
-        let share = budget.take(ROOM);
+    fn new(budget: &Budget, copies: Copies) -> Self {
+        let share = budget.take(copies.room());
         // With room for the header that `seal` puts in front, so that nothing need be moved to another place. What is not
         // written to takes no memory.
         let bytes = Vec::with_capacity(ROOM);
@@ -96,17 +124,24 @@ struct Assembler {
     uploads: mpsc::Sender<Upload>,
     records: Vec<u8>,
     budget: Budget,
+    copies: Copies,
     open: Option<Open>,
     /// Position of the open object in its archive.
     at: u64,
     done: Assembled,
 }
 
-/// Assembles what comes until there is no more. Blocks.
-pub(super) fn run(maker: Maker, mut items: mpsc::Receiver<Item>, uploads: mpsc::Sender<Upload>) -> Result<Assembled> {
+/// Assembles what comes until there is no more. Blocks. `is_read_back`: storing an object takes as much memory again.
+pub(super) fn run(
+    maker: Maker,
+    mut items: mpsc::Receiver<Item>,
+    uploads: mpsc::Sender<Upload>,
+    is_read_back: bool,
+) -> Result<Assembled> {
     let budget = Budget::new(OBJECTS);
-    let mut assembler =
-        Assembler { maker, uploads, records: Vec::new(), budget, open: None, at: 0, done: Assembled::default() };
+    let copies = Copies::new(!maker.encoding.recipients.is_empty(), is_read_back);
+    let (records, done) = (Vec::new(), Assembled::default());
+    let mut assembler = Assembler { maker, uploads, records, budget, copies, open: None, at: 0, done };
     while let Some(item) = items.blocking_recv() {
         assembler.take(item)?;
     }
@@ -151,7 +186,7 @@ impl Assembler {
         let length = |bytes: &[u8]| {
             u32::try_from(bytes.len()).map_err(|_| Error::new(ErrorKind::Bug, "a frame of more than 4 GiB"))
         };
-        let open = self.open.get_or_insert_with(|| Open::new(&self.budget));
+        let open = self.open.get_or_insert_with(|| Open::new(&self.budget, self.copies));
         open.frames.push(Frame { packed: length(&packed.frame)?, plain: length(&packed.plain)?, crc32: packed.crc32 });
         open.hasher.update(&packed.plain);
         open.plain += packed.plain.len() as u64;
@@ -176,7 +211,7 @@ impl Assembler {
         let size = object.bytes.len() as u64;
         self.record(&Record::Data(DataObject { number, at: self.at, plain, hash, size, frames }))?;
         self.at += plain;
-        share.shrink(object.bytes.len());
+        share.shrink(self.copies.finished(object.bytes.len()));
         self.upload(Upload { key, object, share: Some(share) })
     }
 
@@ -218,4 +253,23 @@ impl Assembler {
 
 fn number(made: &[ObjectRef]) -> Result<u32> {
     u32::try_from(made.len()).map_err(|_| Error::new(ErrorKind::Bug, "more objects than have numbers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_twice_is_counted_twice() {
+        for (is_encrypted, is_read_back, room, finished) in [
+            (false, false, ROOM, 10),
+            (true, false, 2 * ROOM, 10),
+            (false, true, 2 * ROOM, 20),
+            (true, true, 2 * ROOM, 20),
+        ] {
+            let copies = Copies::new(is_encrypted, is_read_back);
+            assert_eq!((copies.room(), copies.finished(10)), (room, finished));
+            assert!(copies.finished(ROOM) <= copies.room(), "a share only shrinks");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use crate::codec::{Encoded, Encoding, Kind, Subject, encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::page::SegmentHeader;
 use crate::pg::{Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
-use crate::wire::{ConnectOptions, Connection, Mode, ReplicationStream, Wal};
+use crate::wire::{ConnectOptions, Connection, Mode, ReplicationStream, Wal, in_time, server_error};
 use bytes::{Buf, Bytes};
 use std::io::Read;
 use std::time::Duration;
@@ -43,11 +43,13 @@ impl<'a> Fetcher<'a> {
         match Connection::connect(server, Mode::Replication).await {
             Ok(mut connection) => {
                 let name = format!("walhalla_{:08x}", fastrand::u32(..));
-                match connection.temporary_slot(&name).await {
+                match in_time("creating a temporary slot", connection.temporary_slot(&name)).await {
                     Ok(()) => this.holds = true,
                     Err(error) => refused = Some(error),
                 }
-                this.connection = Some(connection);
+                // What the server refused in words leaves the connection usable; anything else does not.
+                let is_usable = refused.as_ref().is_none_or(|error| server_error(error).is_some());
+                this.connection = is_usable.then_some(connection);
             }
             Err(error) => refused = Some(error),
         }
@@ -69,15 +71,20 @@ impl<'a> Fetcher<'a> {
 
     /// A timeline's history file.
     pub(super) async fn history(&mut self, timeline: TimelineId) -> Result<Bytes> {
-        self.connection().await?.timeline_history(timeline).await
+        let outcome = self.try_history(timeline).await;
+        if self.is_worth_another(&outcome) { self.try_history(timeline).await } else { outcome }
+    }
+
+    async fn try_history(&mut self, timeline: TimelineId) -> Result<Bytes> {
+        let history = self.connection().await?.timeline_history(timeline);
+        in_time("asking the server for a timeline's history", history).await
     }
 
     /// A whole segment, as an object. Memory: its compressed size.
     pub(super) async fn segment(&mut self, name: SegmentName) -> Result<Encoded> {
-        let outcome = self.try_segment(name).await;
-        if outcome.is_err() && !self.holds {
-            // It may have broken meanwhile, and nothing hangs on it.
-            self.connection = None;
+        let mut outcome = self.try_segment(name).await;
+        if self.is_worth_another(&outcome) {
+            outcome = self.try_segment(name).await;
         }
         outcome.map_err(|error| match error.kind() {
             ErrorKind::NotFound => error
@@ -87,11 +94,22 @@ impl<'a> Fetcher<'a> {
         })
     }
 
+    /// Whether to ask once more, on a new connection. This one has been idle for as long as the backup took, and may have been cut
+    /// meanwhile by a firewall or an administrator; its slot is gone then as well, but seldom the WAL.
+    fn is_worth_another<T>(&mut self, outcome: &Result<T>) -> bool {
+        let is_broken = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        if is_broken || (outcome.is_err() && !self.holds) {
+            (self.connection, self.holds) = (None, false);
+        }
+        is_broken
+    }
+
     async fn try_segment(&mut self, name: SegmentName) -> Result<Encoded> {
         let (size, end, system, encoding) = (self.segment_size, self.end, self.system, self.encoding.clone());
         let start = name.start(size).ok_or_else(|| Error::new(ErrorKind::Bug, format!("{name} names no segment")))?;
         let connection = self.connection().await?;
-        let mut stream = connection.start_replication(start, name.timeline()).await?;
+        let stream = connection.start_replication(start, name.timeline());
+        let mut stream = in_time("asking the server for WAL", stream).await?;
         let (pieces, reader) = mpsc::channel(PIECES);
         let subject = Subject { kind: Kind::Wal, system_identifier: system, timeline: name.timeline().get(), start };
         let encoding = tokio::task::spawn_blocking(move || {
@@ -102,7 +120,7 @@ impl<'a> Fetcher<'a> {
         let encoded = encoding.await.map_err(|error| Error::new(ErrorKind::Bug, "encoding ended").because(error))?;
         // Where too little came, the encoder complains as well; the server's reason is the better one.
         receipt?;
-        stream.finish().await?;
+        in_time("ending the stream of WAL", stream.finish()).await?;
         encoded
     }
 }

@@ -15,9 +15,11 @@ use crate::repo::started::Started;
 use crate::repo::{BackupId, Cluster, Layout, Manifest, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Key};
-use crate::wire::{ConnectOptions, Connection, Mode};
+use crate::wire::{ConnectOptions, Connection, Mode, in_time};
 use jiff::Timestamp;
 use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The version that manifests bear.
@@ -27,7 +29,7 @@ const WRITTEN_BY: &str = concat!("walhalla ", env!("CARGO_PKG_VERSION"));
 ///
 /// Ok means that the backup exists: its manifest is stored, and every WAL segment it needs is in the repository. Its report may
 /// still say that pages are damaged. After an error, or when `interrupted` completes first, nothing that looks like a backup
-/// is left.
+/// is left. Once the manifest is on its way, its fate is waited for in spite of `interrupted`.
 ///
 /// `Corrupt`: what arrived is not what the server says it sent. `Denied`, `Unavailable`, `Config`: the server or the storage,
 /// as the message says. `Interrupted`: by `interrupted`.
@@ -39,16 +41,32 @@ pub async fn run(
     interrupted: impl Future<Output = ()>,
 ) -> Result<BackupReport> {
     let storage = storage::open_patient(settings)?;
-    let spool = Spool::find(settings.spool.as_deref(), None)?;
+    // Taken anywhere, by anyone: without a spool the storage is only asked more often.
+    let spool = Spool::find(settings.spool.as_deref(), None).unwrap_or_default();
     let repository = Repository::new(storage, spool);
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
-    let backup = Backup { repository, encoding, at_once: settings.concurrency.max(1), server, options, progress };
+    let (at_once, committing) = (settings.concurrency.max(1), AtomicBool::new(false));
+    let backup = Backup { repository, encoding, at_once, server, options, progress, committing: &committing };
+    unless_interrupted(backup.take(), &committing, interrupted).await
+}
+
+/// Gives up what is being done when `interrupted` completes, unless it is `committing`: a request that was dropped on its way may
+/// have arrived all the same, and then "nothing of it counts as a backup" would be a lie.
+async fn unless_interrupted<T>(
+    doing: impl Future<Output = Result<T>>,
+    committing: &AtomicBool,
+    interrupted: impl Future<Output = ()>,
+) -> Result<T> {
+    let mut doing = pin!(doing);
     tokio::select! {
-        outcome = backup.take() => outcome,
-        () = interrupted => {
-            Err(Error::new(ErrorKind::Interrupted, "the backup was interrupted; nothing of it counts as a backup"))
-        }
+        outcome = &mut doing => return outcome,
+        () = interrupted => {}
     }
+    if committing.load(Ordering::Relaxed) {
+        tracing::info!("the backup's manifest is being stored: this is waited for");
+        return doing.await;
+    }
+    Err(Error::new(ErrorKind::Interrupted, "the backup was interrupted; nothing of it counts as a backup"))
 }
 
 struct Backup<'a> {
@@ -58,12 +76,14 @@ struct Backup<'a> {
     server: &'a ConnectOptions,
     options: &'a BackupOptions,
     progress: &'a dyn Progress,
+    /// Set when the manifest is about to be stored.
+    committing: &'a AtomicBool,
 }
 
 impl Backup<'_> {
     async fn take(&self) -> Result<BackupReport> {
         let mut connection = Connection::connect(self.server, Mode::Replication).await?;
-        let source = Source::inspect(&mut connection).await?;
+        let source = in_time("asking the server about itself", Source::inspect(&mut connection)).await?;
         let cluster = self.repository.cluster(source.system.system);
         cluster.confirm_identity(&source.identity()).await?;
         // Whether WAL is missing can only be told with the right to list: better known now than after hours.
@@ -98,6 +118,7 @@ impl Backup<'_> {
         notes.append(&mut streamed.warnings);
         let manifest = self.manifest(&maker, &source, start, streamed, kept, from_standby, finished_at)?;
         notes.extend(notes_on(&manifest));
+        self.committing.store(true, Ordering::Relaxed);
         store_json(&cluster, &maker, Kind::BackupManifest, &cluster.layout().backup_manifest(&maker.id), &manifest)
             .await?;
         Ok(BackupReport { manifest, notes })
@@ -260,4 +281,30 @@ async fn store_json(
     let object = encode_bytes(&json, maker.subject(kind), &encoding)?;
     cluster.deposit(key, &object).await.map_err(|error| error.context(format!("storing {key}")))?;
     Ok(object.bytes.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interruption_does_not_drop_the_last_request() {
+        let second = Duration::from_secs(1);
+        let ended = |begins: u32, takes: u32, interrupted: u32, outcome: Result<u8>| async move {
+            let committing = AtomicBool::new(false);
+            let doing = async {
+                tokio::time::sleep(second * begins).await;
+                committing.store(true, Ordering::Relaxed);
+                tokio::time::sleep(second * takes).await;
+                outcome
+            };
+            unless_interrupted(doing, &committing, tokio::time::sleep(second * interrupted)).await
+        };
+        let refused = || Err(Error::new(ErrorKind::Denied, "no"));
+        let kind = |outcome: Result<u8>| outcome.map_err(|error| error.kind());
+        assert_eq!(kind(ended(5, 5, 20, Ok(1)).await), Ok(1));
+        assert_eq!(kind(ended(5, 5, 7, Ok(1)).await), Ok(1), "committed, whatever was pressed meanwhile");
+        assert_eq!(kind(ended(5, 5, 7, refused()).await), Err(ErrorKind::Denied));
+        assert_eq!(kind(ended(5, 5, 3, Ok(1)).await), Err(ErrorKind::Interrupted));
+    }
 }

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-/// Settings that go into the manifest: the five that a hot standby needs at least as large, and what helps to understand a
-/// backup years later.
-const SETTINGS: [&str; 13] = [
+/// Settings that go into the manifest: the five that a hot standby needs at least as large, what a copy needs to start or must
+/// not take over (libraries; standbys that a commit waits for), and what helps to understand a backup years later. One that only
+/// members of pg_read_all_settings see (shared_preload_libraries) is left out for others.
+const SETTINGS: [&str; 17] = [
     "max_connections",
     "max_worker_processes",
     "max_wal_senders",
@@ -23,7 +24,11 @@ const SETTINGS: [&str; 13] = [
     "data_directory_mode",
     "server_encoding",
     "server_version",
+    "shared_preload_libraries",
+    "synchronous_standby_names",
+    "track_commit_timestamp",
     "wal_level",
+    "wal_log_hints",
     "wal_block_size",
 ];
 

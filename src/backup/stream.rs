@@ -80,9 +80,11 @@ impl<'a> BaseBackup<'a> {
         let (items, to_assemble) = mpsc::channel(ITEMS);
         let (uploads, to_store) = mpsc::channel::<Upload>(1);
         let packer = Packer::new(compressors, items);
+        let capabilities = cluster.capabilities().await?;
+        let is_read_back = !(capabilities.create_only && capabilities.verifies_integrity);
         let assembling = {
             let maker = maker.clone();
-            tokio::task::spawn_blocking(move || assemble::run(maker, to_assemble, uploads))
+            tokio::task::spawn_blocking(move || assemble::run(maker, to_assemble, uploads, is_read_back))
         };
         let assembled =
             async { assembling.await.map_err(|error| Error::new(ErrorKind::Bug, "assembling ended").because(error))? };

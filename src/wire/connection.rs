@@ -157,3 +157,24 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Environment;
+    use super::*;
+
+    /// The system accepts, and nobody ever says a word.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dsn = format!("host=127.0.0.1,127.0.0.1 port={port},{port} user=u password=p sslmode=disable");
+        let environment = Environment { variable: &|_| None, home: None, user: None };
+        let options = ConnectOptions::resolve(Some(&dsn), &environment).unwrap();
+        let begun = tokio::time::Instant::now();
+        let error = Connection::connect(&options, Mode::Replication).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("no connection within 30 s"), "{error}");
+        assert_eq!(begun.elapsed().as_secs(), 60, "as long for each host");
+    }
+}

@@ -8,6 +8,7 @@
 //! | `startup` | the first messages: encryption, authentication, parameters |
 //! | `framing`, `replication_message` | bytes to messages and back; no I/O |
 //! | `connection`, `query`, `replication` | what a caller does with a server |
+//! | `patience` | how long a server may take for what needs no time |
 //! | `server_error` | what the server refused, in our words |
 //!
 //! Dropping a [`Connection`] ends it: the server notices at its next send and gives up what it was doing.
@@ -18,6 +19,7 @@ mod dsn;
 mod framing;
 mod options;
 mod passfile;
+mod patience;
 mod query;
 mod replication;
 mod replication_message;
@@ -29,6 +31,7 @@ mod tls;
 
 pub use connection::{Connection, Mode};
 pub use options::{Address, ChannelBinding, ConnectOptions, Environment, Host, SslMode};
+pub use patience::in_time;
 pub use query::{Event, Query, ResultSet};
 pub use replication::{ReplicationStream, StreamEnd, SystemInfo, Wal};
 pub use server_error::{ServerError, server_error};

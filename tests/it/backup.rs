@@ -334,6 +334,10 @@ async fn whole_and_verified() {
         assert!(manifest.damaged.is_empty() && manifest.outside.is_empty(), "{manifest:?}");
         assert_eq!((manifest.label.as_str(), manifest.from_standby), ("it's a label", false));
         assert_eq!(manifest.server_settings["max_connections"], "30");
+        for name in ["shared_preload_libraries", "synchronous_standby_names", "track_commit_timestamp", "wal_log_hints"]
+        {
+            assert!(manifest.server_settings.contains_key(name), "{name}");
+        }
         // Archiving is off: nobody waits, and the backup carries its WAL.
         assert!(manifest.wal.iter().all(|needed| needed.own), "{:?}", manifest.wal);
         assert_eq!(*seen.received.lock().unwrap(), manifest.tar_bytes - if major < 15 { 1024 } else { 0 });
@@ -418,6 +422,71 @@ async fn waits_for_the_archiver() {
     assert!(second.manifest.wal.iter().all(|needed| !needed.own), "{:?}", second.manifest.wal);
     assert!(!depot.file(&cluster.layout().backup_manifest(&second.manifest.id)).with_file_name("wal").exists());
     verified(&depot, &second.manifest).await;
+}
+
+/// Cuts the connection whose slot holds the WAL, once all data is stored.
+struct CutsTheSecond<'a>(&'a Postgres, Mutex<usize>);
+
+impl Progress for CutsTheSecond<'_> {
+    fn phase(&self, phase: &Phase) {
+        if matches!(phase, Phase::FetchingWal { .. }) {
+            let cut = self.0.psql("SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots").unwrap();
+            *self.1.lock().unwrap() += cut.parse::<usize>().unwrap();
+            self.0.wait_sql("SELECT count(*) FROM pg_replication_slots", "0", Duration::from_secs(20));
+        }
+    }
+
+    fn received(&self, _bytes: u64) {}
+    fn note(&self, _text: &str) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_that_was_cut_is_replaced() {
+    let server = Postgres::builder(15).start();
+    let depot = Depot::new();
+    let cuts = CutsTheSecond(&server, Mutex::new(0));
+    let options = BackupOptions::default();
+    let report =
+        backup::run(&depot.settings, &server_options(&server.dsn()), &options, &cuts, pending()).await.unwrap();
+    assert_eq!(*cuts.1.lock().unwrap(), 1, "there was one to cut");
+    assert!(report.manifest.wal.iter().all(|needed| needed.own));
+    verified(&depot, &report.manifest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_wal_in_the_archive_is_no_backup() {
+    let server = Postgres::builder(15).archive_command("cp %p ../archive/%f").create();
+    user::make_directory(&server.directory().join("archive"));
+    server.start().unwrap();
+    let depot = Depot::new();
+    let quick = BackupOptions { wal_timeout: Duration::from_millis(100), ..BackupOptions::default() };
+    let first = take_until(&server, &depot, &quick, &Seen::default(), pending()).await.unwrap().manifest;
+    // What the next backup will need, damaged behind its header.
+    let cluster = depot.cluster(&first);
+    let next = first.wal.last().unwrap().name.start(first.wal_segment_size).unwrap();
+    let size = first.wal_segment_size.bytes();
+    for number in 1..4 {
+        let start = Lsn(next.0 + number * size);
+        let name = SegmentName::at(first.end_timeline, start, first.wal_segment_size);
+        let subject = Subject {
+            kind: Kind::Wal,
+            system_identifier: first.system_identifier,
+            timeline: first.end_timeline.get(),
+            start,
+        };
+        let encoding = Encoding { level: 1, recipients: depot.settings.recipients.clone() };
+        let content = vec![1; usize::try_from(size).unwrap()];
+        let object = codec::encode_bytes(&content, subject, &encoding).unwrap();
+        let key = cluster.layout().wal(&WalFileName::Segment(name));
+        cluster.deposit(&key, &object).await.unwrap();
+        let mut body = object.bytes.to_vec();
+        *body.last_mut().unwrap() ^= 1;
+        std::fs::write(depot.file(&key), body).unwrap();
+    }
+    let error = take_until(&server, &depot, &quick, &Seen::default(), pending()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("no restore could get past it"), "{error}");
+    assert_eq!(depot.backup_objects().iter().filter(|path| path.ends_with("/manifest")).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
