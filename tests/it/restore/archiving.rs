@@ -63,12 +63,16 @@ fn a_copy_does_not_archive() {
 #[test]
 fn a_backup_of_a_held_server_restored_as_primary_is_not_held() {
     let world = with_backup();
-    // The archive is somebody else's business here; the file alone matters.
-    std::fs::write(world.server.data().join(restore::HELD), "held").unwrap();
-    user::give(&world.server.data().join(restore::HELD));
-    let backup = world.backup(SECOND);
-    std::fs::remove_file(world.server.data().join(restore::HELD)).unwrap();
+    let held = world.server.data().join(restore::HELD);
+    std::fs::write(&held, "held").unwrap();
+    user::give(&held);
+    // Nothing is archived while the file is there, so the backup fetches its WAL by itself.
+    let output = world.walhalla(&["backup", "--wal-timeout", "1s", "--dsn", &world.server.dsn()]);
+    assert_eq!(output.status, Some(0));
+    std::fs::remove_file(&held).unwrap();
     world.archive();
+    let backup = on_runtime(world.cluster.backups()).unwrap().pop().unwrap();
+    assert!(backup.wal.iter().all(|needed| needed.own));
     let request = RestoreRequest { backup: Some(backup.id), role: Role::Primary, ..world.request("primary") };
     world.restore(&request);
     world.verify(&world.path("primary"));

@@ -2,14 +2,6 @@
 
 use super::*;
 
-fn walhalla(world: &World, arguments: &[&str]) -> binaries::Output {
-    let url = storage_url(world.place.path());
-    let environment = [("WALHALLA_STORAGE", url.as_str())];
-    let output = binaries::run_as_server(&binaries::walhalla(), arguments, &environment, world.place.path());
-    println!("walhalla {}\n{}{}", arguments.join(" "), output.stdout, output.stderr);
-    output
-}
-
 #[test]
 fn back_up_lose_everything_and_restore_to_a_second() {
     for major in postgres_majors() {
@@ -17,7 +9,7 @@ fn back_up_lose_everything_and_restore_to_a_second() {
         user::make_directory(&world.path("tablespace"));
         world.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", world.path("tablespace").display()));
         world.sql("CREATE TABLE t TABLESPACE fast AS SELECT n, md5(n::text) FROM generate_series(1, 50000) n");
-        let output = walhalla(&world, &["backup", "--dsn", &world.server.dsn()]);
+        let output = world.walhalla(&["backup", "--dsn", &world.server.dsn()]);
         assert_eq!(output.status, Some(0));
         world.sql("INSERT INTO t SELECT n, 'kept' FROM generate_series(1, 10) n");
         let moment =
@@ -30,12 +22,12 @@ fn back_up_lose_everything_and_restore_to_a_second() {
         let mapping = format!("{}={}", world.path("tablespace").display(), moved.display());
         let mut arguments = vec!["restore", "--to", to.to_str().unwrap(), "--target-time", &moment, "--as", "copy"];
         arguments.extend(["--tablespace", &mapping]);
-        let plan = walhalla(&world, &[arguments.as_slice(), &["--dry-run", "--json"]].concat());
+        let plan = world.walhalla(&[arguments.as_slice(), &["--dry-run", "--json"]].concat());
         assert_eq!(plan.status, Some(0));
         let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
         assert_eq!(plan["tablespaces"][0]["new"], moved.to_str().unwrap());
         assert!(!to.exists());
-        assert_eq!(walhalla(&world, &arguments).status, Some(0));
+        assert_eq!(world.walhalla(&arguments).status, Some(0));
         world.verify(&to);
         let copy = world.adopt("new");
         copy.start().unwrap();
@@ -43,7 +35,7 @@ fn back_up_lose_everything_and_restore_to_a_second() {
         assert_eq!(copy.psql("SELECT count(*) FROM t").unwrap(), "50010");
         assert_eq!(copy.psql("SELECT count(*) FROM t WHERE md5 = 'kept'").unwrap(), "10");
         assert_eq!(
-            walhalla(&world, &arguments).status.map(|status| status != 0),
+            world.walhalla(&arguments).status.map(|status| status != 0),
             Some(true),
             "not into a full directory"
         );
