@@ -80,6 +80,10 @@ impl Storage for FirstContact {
         self.inner.capabilities()
     }
 
+    fn region_learnt(&self) -> Option<String> {
+        self.inner.region_learnt()
+    }
+
     fn location(&self) -> &str {
         self.inner.location()
     }

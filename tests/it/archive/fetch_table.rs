@@ -318,7 +318,8 @@ fn a_standby_whose_repository_proves_nothing_says_so() {
     };
     let gap = |s3: &FakeS3, bench: &Bench| s3.insert(&bench.key(&segment_name(5)), "x");
     let nothing_proves = "000000010000000000000004 is answered as absent, which nothing proves: ";
-    let troubles: [(&dyn Fn(&FakeS3, &Bench), &[&str]); 5] = [
+    type Trouble<'a> = (&'a dyn Fn(&FakeS3, &Bench), &'a [&'a str]);
+    let troubles: [Trouble<'_>; 5] = [
         (&none, &[nothing_proves, "check bucket and prefix"]),
         (&other, &[nothing_proves, "another cluster"]),
         (&feature, &[nothing_proves, "newer version"]),
