@@ -4,6 +4,7 @@
 //! What lies there is believed to a degree (a cached probe says how careful to be), so nobody else may write into it: it is
 //! ours, 0700, no symbolic link, and outside the data directory, which base backups copy.
 
+use crate::account::Accounts;
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::{self, DirBuilder};
@@ -107,26 +108,22 @@ fn first_usable(places: Vec<PathBuf>, data_directory: Option<&Path>) -> Option<S
 
 fn default_places() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    places_of(user, Path::new(SYSTEM_SPOOL), &passwd)
+    places_of(user, Path::new(SYSTEM_SPOOL), &Accounts::read())
 }
 
 /// The places of a user. Root, as whom no server runs, uses the system's spool only where it is already: one that root made
 /// would be closed to the server's user ever after.
-fn places_of(user: u32, system: &Path, passwd: &str) -> Vec<PathBuf> {
+fn places_of(user: u32, system: &Path, accounts: &Accounts) -> Vec<PathBuf> {
     let may_make = user != 0 || system.symlink_metadata().is_ok();
     let system = may_make.then(|| system.to_owned());
-    system.into_iter().chain(home_of(user, passwd).map(|home| home.join(HOME_SPOOL))).collect()
+    system.into_iter().chain(home_of(user, accounts).map(|home| home.join(HOME_SPOOL))).collect()
 }
 
-/// The home of a user by number, from the text of the passwd file. Read here because a static program cannot load the
-/// modules that the system's own look-up wants.
-fn home_of(user: u32, passwd: &str) -> Option<PathBuf> {
-    let user = user.to_string();
-    let entry =
-        passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&&*user))?;
+/// The home of a user by number.
+fn home_of(user: u32, accounts: &Accounts) -> Option<PathBuf> {
     // A home of `/` is no home: nothing is to be put into the root directory unasked.
-    entry.get(5).map(PathBuf::from).filter(|home| home.is_absolute() && home.parent().is_some())
+    let home = &accounts.of_uid(user)?.home;
+    (home.is_absolute() && home.parent().is_some()).then(|| home.clone())
 }
 
 /// Where a directory really is, or would be: the directory above it with all links resolved, and its name.
@@ -228,12 +225,13 @@ mod tests {
     fn root_makes_no_place_that_the_servers_user_could_not_enter() {
         let above = tempfile::tempdir().unwrap();
         let system = above.path().join("walhalla");
-        let passwd = "root:x:0:0:root:/root:/bin/bash\npostgres:x:105:109::/var/lib/postgresql:/bin/bash\n";
+        let accounts =
+            &Accounts::parse("root:x:0:0:root:/root:/bin/bash\npostgres:x:105:109::/var/lib/postgresql:/bin/bash\n");
         let homes = [PathBuf::from("/root/.walhalla"), PathBuf::from("/var/lib/postgresql/.walhalla")];
-        assert_eq!(places_of(0, &system, passwd), homes[..1]);
-        assert_eq!(places_of(105, &system, passwd), [system.clone(), homes[1].clone()]);
+        assert_eq!(places_of(0, &system, accounts), homes[..1]);
+        assert_eq!(places_of(105, &system, accounts), [system.clone(), homes[1].clone()]);
         fs::create_dir(&system).unwrap();
-        assert_eq!(places_of(0, &system, passwd), [system, homes[0].clone()]);
+        assert_eq!(places_of(0, &system, accounts), [system, homes[0].clone()]);
     }
 
     #[test]
@@ -243,12 +241,13 @@ mod tests {
                       nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n\
                       odd:x:7:7::relative:/bin/sh\n\
                       postgres:x:105:109:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash\n";
+        let accounts = Accounts::parse(passwd);
         for (user, home) in
             [(0, Some("/root")), (105, Some("/var/lib/postgresql")), (10, None), (7, None), (65534, None), (1000, None)]
         {
-            assert_eq!(home_of(user, passwd), home.map(PathBuf::from), "{user}");
+            assert_eq!(home_of(user, &accounts), home.map(PathBuf::from), "{user}");
         }
-        assert_eq!(home_of(0, ""), None);
+        assert_eq!(home_of(0, &Accounts::default()), None);
     }
 
     #[test]

@@ -10,9 +10,9 @@
 use sha2::Digest as _;
 use std::hint::black_box;
 use walhalla::pg::{
-    BackupHistory, BackupLabel, ControlFile, Lsn, ManifestReader, ManifestRewriter, Milestone, MilestoneReader,
-    PageMagic, ParseError, PgMajor, PostmasterPid, Record, RecordHeader, RecordReader, SegmentChecker, SegmentHeader,
-    SegmentName, SegmentSize, SystemIdentifier, TablespaceMap, TimelineHistory, TimelineId, WalFileName, last_commit,
+    BackupHistory, BackupLabel, ControlFile, Lsn, ManifestReader, Milestone, MilestoneReader, PageMagic, ParseError,
+    PgMajor, PostmasterPid, Record, RecordHeader, RecordReader, SegmentChecker, SegmentHeader, SegmentName,
+    SegmentSize, SystemIdentifier, TablespaceMap, TimelineHistory, TimelineId, WalFileName, last_commit,
 };
 
 /// A target: its name, and what it does.
@@ -208,25 +208,19 @@ fn manifest(data: &[u8], piece: usize) -> Result<u64, ParseError> {
     Ok(reader.finish()?.files)
 }
 
-/// `backup_manifest`: read, and rewritten; as it is, and with its checksum put right.
+/// `backup_manifest`: as it is, and with its checksum put right.
 pub fn pg_manifest(data: &[u8]) {
-    read_and_rewrite(data);
+    read_manifest(data);
     const CHECKSUM: &[u8] = b"\"Manifest-Checksum\": \"";
     let body = data.windows(CHECKSUM.len()).position(|window| window == CHECKSUM).and_then(|at| data.get(..at));
     if let Some(body) = body {
         let digest: String = sha2::Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-        read_and_rewrite(&[body, CHECKSUM, digest.as_bytes(), b"\"}\n"].concat());
+        read_manifest(&[body, CHECKSUM, digest.as_bytes(), b"\"}\n"].concat());
     }
 }
 
-fn read_and_rewrite(data: &[u8]) {
-    let whole = manifest(data, 1 << 20);
-    assert_eq!(whole, manifest(data, 13), "the size of the pieces does not matter");
-    let mut rewriter = ManifestRewriter::new("tablespace_map", "1 /a\n");
-    let mut copy = Vec::new();
-    if rewriter.feed(data, &mut copy).is_ok() && rewriter.finish().is_ok() {
-        assert_eq!(manifest(&copy, 1 << 20), whole);
-    }
+fn read_manifest(data: &[u8]) {
+    assert_eq!(manifest(data, 1 << 20), manifest(data, 13), "the size of the pieces does not matter");
 }
 
 /// `postmaster.pid`.

@@ -34,18 +34,7 @@ impl std::str::FromStr for ContentHash {
     }
 }
 
-impl serde::Serialize for ContentHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for ContentHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+crate::pg::json_as_text!(ContentHash);
 
 /// What an object holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

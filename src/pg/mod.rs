@@ -9,7 +9,6 @@ pub mod checksum;
 pub mod control;
 pub mod history;
 pub mod lsn;
-pub mod manifest_rewrite;
 pub mod milestone;
 pub mod name;
 pub mod needed;
@@ -29,7 +28,6 @@ pub use checksum::{ChecksumAlgorithm, FileChecksum, FileHasher};
 pub use control::{ClusterState, ControlError, ControlFile, StandbySettings};
 pub use history::{Ancestor, TimelineHistory};
 pub use lsn::Lsn;
-pub use manifest_rewrite::ManifestRewriter;
 pub use milestone::{Event, Milestone, MilestoneReader, last_commit};
 pub use name::{SegmentName, SegmentSize, WalFileName};
 pub use needed::needed_segments;
@@ -59,6 +57,25 @@ impl ParseError {
         Self { what, why: why.into() }
     }
 }
+
+/// A type that JSON shows as its text: serde by way of `Display` and `FromStr`.
+macro_rules! json_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use json_as_text;
 
 /// Reads exactly `text.len()` hexadecimal digits; `upper_only` as in WAL file names.
 pub(crate) fn hex_u32(text: &str, upper_only: bool) -> Option<u32> {

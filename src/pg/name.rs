@@ -149,18 +149,7 @@ impl FromStr for SegmentName {
     }
 }
 
-impl serde::Serialize for SegmentName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SegmentName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+crate::pg::json_as_text!(SegmentName);
 
 /// The name of a file that Postgres offers to `archive_command` or asks of `restore_command`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -62,7 +62,7 @@ impl ManifestReader {
     /// follows can be trusted.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<ManifestFile>, ParseError> {
         while let Some(line) = self.lines.take(input)? {
-            if let Line::File { file, .. } = self.grammar.line(&line)? {
+            if let Line::File(file) = self.grammar.line(&line)? {
                 return Ok(Some(file));
             }
         }
@@ -108,8 +108,8 @@ impl Lines {
 
 /// What a line was.
 pub(super) enum Line {
-    /// A file; `encoded`: its path was given in hexadecimal digits; `more`: another follows.
-    File { file: ManifestFile, encoded: bool, more: bool },
+    /// A file.
+    File(ManifestFile),
     /// The manifest's own checksum.
     Checksum,
     /// Anything else.
@@ -174,10 +174,10 @@ impl Grammar {
             State::File { more: false, .. } if text == "]," => self.state = State::WalRanges,
             State::File { more, first } if more || first => {
                 let (json, more) = entry(text);
-                let (file, encoded) = RawFile::parse(json).ok_or_else(error)?;
+                let file = RawFile::parse(json).ok_or_else(error)?;
                 self.files += 1;
                 self.state = State::File { more, first: false };
-                return Ok(Line::File { file, encoded, more });
+                return Ok(Line::File(file));
             }
             State::WalRanges if text == "\"WAL-Ranges\": [" => {
                 self.state = State::WalRange { more: false, first: true };
@@ -262,12 +262,11 @@ struct RawFile<'a> {
 }
 
 impl RawFile<'_> {
-    /// The file, and whether its path was encoded.
-    fn parse(json: &str) -> Option<(ManifestFile, bool)> {
+    fn parse(json: &str) -> Option<ManifestFile> {
         let raw: RawFile<'_> = serde_json::from_str(json).ok()?;
-        let (path, encoded) = match (raw.path, raw.encoded_path) {
-            (Some(path), None) => (path.into_owned().into_bytes(), false),
-            (None, Some(digits)) => (unhex(&digits)?, true),
+        let path = match (raw.path, raw.encoded_path) {
+            (Some(path), None) => path.into_owned().into_bytes(),
+            (None, Some(digits)) => unhex(&digits)?,
             _ => return None,
         };
         let checksum = match (raw.algorithm, raw.checksum) {
@@ -280,7 +279,7 @@ impl RawFile<'_> {
             _ => return None,
         };
         let file = ManifestFile { path, size: raw.size, modified: raw.modified, checksum };
-        is_inside(&file.path).then_some((file, encoded))
+        is_inside(&file.path).then_some(file)
     }
 }
 

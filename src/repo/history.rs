@@ -4,7 +4,6 @@ use super::repository::Cluster;
 use crate::codec::{self, Identities, Kind, ObjectHeader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{TimelineHistory, TimelineId, WalFileName};
-use std::collections::BTreeMap;
 
 /// A `.history` file of the archive, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,20 +30,6 @@ impl Cluster {
         let history = TimelineHistory::parse(timeline, &bytes)
             .map_err(|error| place(Error::new(ErrorKind::Corrupt, error.to_string())))?;
         Ok(Some(ArchivedHistory { bytes, history }))
-    }
-
-    /// The histories of all timelines that have a folder below `wal/`; one without a file (timeline 1, or its file is not there)
-    /// is left out.
-    pub async fn histories(&self, identities: &Identities) -> Result<BTreeMap<TimelineId, ArchivedHistory>> {
-        let mut histories = BTreeMap::new();
-        for timeline in self.timelines().await? {
-            if timeline != TimelineId::FIRST
-                && let Some(history) = self.history(timeline, identities).await?
-            {
-                histories.insert(timeline, history);
-            }
-        }
-        Ok(histories)
     }
 
     /// Whether an object is a WAL file of this cluster and timeline; else `Mismatch`.
@@ -84,14 +69,9 @@ mod tests {
         let none = Identities::default();
         assert_eq!(cluster.history(timeline(3), &none).await.unwrap(), None);
         shelf.place(KEY, encoded(Kind::Wal, 3, Lsn(0), FILE, 1).bytes);
-        shelf.place("7/wal/00000001/000000010000000000000001", "x");
-        shelf.place("7/wal/00000002/000000020000000000000001", "x");
         let found = cluster.history(timeline(3), &none).await.unwrap().unwrap();
         assert_eq!(found.bytes, FILE);
         assert_eq!(found.history.switch_point(timeline(2)), Some(Lsn(0x200_0000)));
-        let all = cluster.histories(&none).await.unwrap();
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), [(timeline(3), found)]);
-        assert!(!shelf.requests().iter().any(|request| request.contains("00000001.history")), "it does not exist");
     }
 
     #[tokio::test]
@@ -110,7 +90,6 @@ mod tests {
             let error = cluster.history(timeline(3), &Identities::default()).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(KEY), "{error}");
-            assert!(cluster.histories(&Identities::default()).await.is_err());
         }
         shelf.fault("GET", KEY, Fault::Fail(StorageErrorKind::Unavailable));
         assert!(cluster.history(timeline(3), &Identities::default()).await.is_err());

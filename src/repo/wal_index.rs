@@ -2,9 +2,8 @@
 
 use super::repository::Cluster;
 use crate::error::Result;
-use crate::pg::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
+use crate::pg::{SegmentName, TimelineId, WalFileName};
 use crate::storage::{Key, ListRequest};
-use std::collections::BTreeMap;
 
 impl Cluster {
     /// The timelines that have a folder below `wal/`, sorted.
@@ -23,19 +22,6 @@ impl Cluster {
         segments.sort_unstable();
         segments.dedup();
         Ok(segments)
-    }
-
-    /// The segments of all timelines, from the one that holds the byte at `from` on: what a plan of recovery goes by. A timeline
-    /// without any has no entry.
-    pub async fn all_segments(&self, from: Lsn, size: SegmentSize) -> Result<BTreeMap<TimelineId, Vec<SegmentName>>> {
-        let mut all = BTreeMap::new();
-        for timeline in self.timelines().await? {
-            let segments = self.segments(timeline, Some(SegmentName::at(timeline, from, size))).await?;
-            if !segments.is_empty() {
-                all.insert(timeline, segments);
-            }
-        }
-        Ok(all)
     }
 
     /// Shows every segment of a timeline from `from` on, in the order in which the store lists, perhaps twice. One page of the
@@ -129,15 +115,5 @@ mod tests {
                 assert!(cluster.segments(timeline(1), None).await.is_err());
             }
         }
-    }
-    #[tokio::test]
-    async fn segments_of_all_timelines() {
-        let (_shelf, cluster) = shelf(Personality::HONEST);
-        let all = cluster.all_segments(Lsn((6 << 24) + 5), SegmentSize::DEFAULT).await.unwrap();
-        let expected = [
-            (timeline(1), [0x0F, 0x10, 0x11, 0x1_00].map(segment).to_vec()),
-            (timeline(10), vec![segment(6).on(timeline(10))]),
-        ];
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), expected);
     }
 }

