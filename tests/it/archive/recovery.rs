@@ -91,31 +91,43 @@ fn no_trouble_ends_a_recovery() {
     }
 }
 
-/// A segment that is missing in the archive and valid in `pg_wal` is read there.
+/// A segment that is valid in `pg_wal` is read there, whether the archive misses it, has it damaged, or has another in its place.
 #[test]
-fn a_gap_is_filled_from_pg_wal() {
+fn what_the_archive_lacks_is_read_from_pg_wal() {
     for major in postgres_majors() {
-        let site = Site::new(major);
-        let primary = site.primary();
-        let copy = site
-            .server("copy")
-            .env("WALHALLA_RESTORE_TIMEOUT", "3s")
-            .signal_file("recovery.signal")
-            .clone_of(&primary, false);
-        add_row(&primary, 1);
-        let second = add_row(&primary, 2);
-        let kept = std::fs::read(primary.data().join("pg_wal").join(&second)).unwrap();
-        add_row(&primary, 3);
-        primary.stop(Stop::Fast).unwrap();
-        site.s3.remove(&site.key(&second));
-        let place = copy.data().join("pg_wal").join(&second);
-        std::fs::write(&place, kept).unwrap();
-        user::give(&place);
-        copy.start().unwrap();
-        wait_primary(&copy);
-        assert_eq!(rows(&copy), "1,2,3");
-        assert!(copy.log().contains("pg_wal has a valid copy"), "{}", copy.log());
+        is_read_from_pg_wal(major, |site, second, _| site.s3.remove(&site.key(second)));
+        is_read_from_pg_wal(major, |site, second, _| {
+            site.s3.damage(&site.key(second), |body| *body.last_mut().unwrap() ^= 1);
+        });
+        is_read_from_pg_wal(major, |site, second, third| {
+            let other = site.s3.object(&site.key(third)).unwrap().body;
+            site.s3.insert(&site.key(second), other);
+        });
     }
+}
+
+/// A recovery past the second of three segments, of which `pg_wal` has a copy, after this trouble in the archive.
+fn is_read_from_pg_wal(major: u32, trouble: impl FnOnce(&Site, &str, &str)) {
+    let site = Site::new(major);
+    let primary = site.primary();
+    let copy = site
+        .server("copy")
+        .env("WALHALLA_RESTORE_TIMEOUT", "3s")
+        .signal_file("recovery.signal")
+        .clone_of(&primary, false);
+    add_row(&primary, 1);
+    let second = add_row(&primary, 2);
+    let kept = std::fs::read(primary.data().join("pg_wal").join(&second)).unwrap();
+    let third = add_row(&primary, 3);
+    primary.stop(Stop::Fast).unwrap();
+    trouble(&site, &second, &third);
+    let place = copy.data().join("pg_wal").join(&second);
+    std::fs::write(&place, kept).unwrap();
+    user::give(&place);
+    copy.start().unwrap();
+    wait_primary(&copy);
+    assert_eq!(rows(&copy), "1,2,3");
+    assert!(copy.log().contains("pg_wal has a valid copy"), "{}", copy.log());
 }
 
 /// The store goes out of reach at the very end, when Postgres has removed the signal file and asks for the parent's history: the
