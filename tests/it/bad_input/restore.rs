@@ -88,7 +88,7 @@ fn what_cannot_be_restored() {
     world.refused(&["--target-lsn", "FF/0"], 78, &["FF/0", "the last record in the archive begins at"]);
     world.refused(&["--target-name", "never"], 78, &["never"]);
     world.refused(&["--target-xid", "4000000000"], 78, &["4000000000"]);
-    world.refused(&["--target-timeline", "7"], 78, &["timeline 7", "walhalla list"]);
+    world.refused(&["--target-timeline", "7"], 78, &["timeline 7", "00000007.history"]);
 
     // What was encrypted needs its identity.
     let nobody = world.identity(None);

@@ -143,6 +143,8 @@ fn a_backup_that_is_interrupted() {
             .args(["backup", "--max-rate", "1024", "--dsn", &server.dsn()])
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .env("WALHALLA_CONFIG", "/dev/null")
+            // Each repository with a spool of its own: a repository that vanishes is taken for a volume that is not mounted.
+            .env("WALHALLA_SPOOL", server.directory().join(format!("spool-{}", signal.as_raw())))
             .current_dir(server.directory())
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(&out).unwrap())
