@@ -284,6 +284,9 @@ fn a_history_that_decides_is_proven_absent_in_full() {
     }
 }
 
+/// How it comes about, and what is said of it.
+type Trouble<'a> = (&'a dyn Fn(&FakeS3, &Bench), &'a [&'a str]);
+
 /// On a standby, for which every file of a wrong prefix is absent, a line says so each five minutes.
 #[test]
 fn a_standby_whose_repository_proves_nothing_says_so() {
@@ -303,7 +306,6 @@ fn a_standby_whose_repository_proves_nothing_says_so() {
     };
     let gap = |s3: &FakeS3, bench: &Bench| s3.insert(&bench.key(&segment_name(5)), "x");
     let nothing_proves = "000000010000000000000004 is answered as absent, which nothing proves: ";
-    type Trouble<'a> = (&'a dyn Fn(&FakeS3, &Bench), &'a [&'a str]);
     let troubles: [Trouble<'_>; 5] = [
         (&none, &[nothing_proves, "check bucket and prefix"]),
         (&other, &[nothing_proves, "another cluster"]),
