@@ -3,7 +3,7 @@
 use super::{args, open, show};
 use crate::account::Accounts;
 use crate::archive::data_directory::DataDirectory;
-use crate::config;
+use crate::config::{self, StorageUrl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{PgMajor, SegmentSize};
 use crate::repo::identity::FORMAT;
@@ -27,6 +27,10 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
     if let Some(file) = &verb.write_config {
         refuse_existing(file)?;
     }
+    let repository = match &opened.settings.storage {
+        StorageUrl::File(root) if rustix::process::geteuid().is_root() => Some(servers_own(root)?),
+        _ => None,
+    };
     let (identity, directory) = find_identity(&verb).await?;
     let cluster = opened.repository.cluster(identity.system_identifier);
     let capabilities = prove(&cluster).await?;
@@ -35,6 +39,9 @@ pub(super) async fn run(config: Option<&Path>, verb: args::Init) -> Result<()> {
         Deposited::Replaced(why) => format!("replaced (nobody could have read what was there: {why})"),
         Deposited::New | Deposited::Beside(_) => "written".to_owned(),
     };
+    if let Some((root, owner)) = repository {
+        hand_over(root, &identity.system_identifier.to_string(), owner)?;
+    }
     show::line(&format!("storage  {}", cluster.storage().location()));
     for line in explain(capabilities) {
         show::line(&format!("         {line}"));
@@ -136,6 +143,38 @@ async fn ask_server(verb: &args::Init) -> Result<ClusterIdentity> {
         wal_segment_size: SegmentSize::from_setting(&size)
             .map_err(|error| Error::new(ErrorKind::Protocol, "wal_segment_size").because(error))?,
     })
+}
+
+/// User and group of a repository's directory. What root makes in it must be theirs, or the archiver could not write beside it.
+fn servers_own(root: &Path) -> Result<(&Path, (u32, u32))> {
+    let metadata =
+        std::fs::metadata(root).map_err(|error| Error::local("look at", root, error).with_kind(ErrorKind::Config))?;
+    if metadata.uid() == 0 {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("{} belongs to root: the server could not write into it", root.display()),
+        )
+        .hint(format!("give it to the server's user: chown postgres: {}", root.display())));
+    }
+    Ok((root, (metadata.uid(), metadata.gid())))
+}
+
+/// Gives what a call by root has just made to the owner of the repository's directory: nothing of anybody else's.
+fn hand_over(root: &Path, system: &str, (uid, gid): (u32, u32)) -> Result<()> {
+    let own = root.join(system);
+    let mut made = vec![own.clone(), own.join("cluster.json"), own.join("probe")];
+    for folder in [root, &own.join("probe")] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        made.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
+    }
+    for path in made {
+        let is_roots = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.uid() == 0);
+        if is_roots {
+            std::os::unix::fs::lchown(&path, Some(uid), Some(gid))
+                .map_err(|error| Error::local("change the owner of", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse_existing(file: &Path) -> Result<()> {

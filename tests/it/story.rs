@@ -4,7 +4,7 @@ use crate::support::engines::ENGINES;
 use crate::support::fake_s3::{FakeS3, Personality};
 use crate::support::postgres::{Postgres, postgres_majors};
 use crate::support::stores::{self, Variables};
-use crate::support::{binaries, temporary, user};
+use crate::support::{binaries, skipped, temporary, user};
 use std::path::Path;
 use std::time::Duration;
 
@@ -101,6 +101,42 @@ fn in_a_directory_on_every_major() {
             stores::directory(&repository)
         })
         .tell();
+    }
+}
+
+#[test]
+fn what_root_prepares_in_a_directory_is_the_servers() {
+    use std::os::unix::fs::MetadataExt;
+    if !user::is_root() {
+        return skipped("init by root", "only root can give files away");
+    }
+    let server = Postgres::builder(15).create();
+    let place = temporary();
+    user::make_directory(place.path());
+    let repository = place.path().join("repository");
+    std::fs::create_dir(&repository).unwrap();
+    let mut variables = stores::directory(&repository);
+    variables.push(("WALHALLA_CONFIG", "/dev/null".to_owned()));
+    let data = server.data().display().to_string();
+    let init = || {
+        let arguments = ["init", "--data-directory", &data];
+        binaries::run(&binaries::walhalla(), &arguments, &variables, place.path())
+    };
+    let refused = init();
+    assert_eq!(refused.status, Some(78), "{}", refused.stderr);
+    assert!(refused.stderr.contains("chown"), "{}", refused.stderr);
+    user::give(&repository);
+    assert_eq!(init().status, Some(0));
+    let owner = repository.metadata().unwrap().uid();
+    let mut folders = vec![repository];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().uid(), owner, "{}", entry.path().display());
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
     }
 }
 
