@@ -18,6 +18,16 @@ const SYSTEM_SPOOL: &str = "/var/spool/walhalla";
 /// The folder in the user's home that stands in for it.
 const HOME_SPOOL: &str = ".walhalla";
 
+/// Tells apart what lies in one spool: 16 hex digits of a hash over these parts, none of which can run into the next.
+pub fn tag<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let hash = hasher.finalize().to_hex();
+    hash.as_str().get(..16).unwrap_or_default().to_owned()
+}
+
 /// A usable spool: owned by us, 0700, outside the data directory.
 #[derive(Debug, Clone)]
 pub struct Spool {
@@ -72,6 +82,17 @@ impl Spool {
     /// Where it is.
     pub fn directory(&self) -> &Path {
         &self.dir
+    }
+
+    /// A private folder in the spool, made where it is missing. Its name is as plain as a note's; what is in it belongs to the
+    /// caller. It may vanish at any moment, with all that is in it.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path =
+            self.path(name).ok_or_else(|| Error::new(ErrorKind::Bug, format!("{name:?} is no name for a folder")))?;
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::local("make", &path, error)),
+            _ => Ok(path),
+        }
     }
 
     /// The content of a note, if there is one that can be read. Names are plain: `[a-z0-9._-]`.
@@ -248,6 +269,23 @@ mod tests {
             assert_eq!(home_of(user, &accounts), home.map(PathBuf::from), "{user}");
         }
         assert_eq!(home_of(0, &Accounts::default()), None);
+    }
+
+    #[test]
+    fn folders_and_tags() {
+        let above = tempfile::tempdir().unwrap();
+        let spool = Spool::find(Some(&above.path().join("spool")), None).unwrap().unwrap();
+        for _ in 0..2 {
+            let folder = spool.folder("ahead-1").unwrap();
+            assert_eq!(folder, spool.directory().join("ahead-1"));
+            assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert_eq!(spool.folder("../x").unwrap_err().kind(), ErrorKind::Bug);
+        let tags = [tag([&b"ab"[..], b"c"]), tag([&b"a"[..], b"bc"]), tag([&b"abc"[..]]), tag([])];
+        for (at, tag) in tags.iter().enumerate() {
+            assert_eq!(tag.len(), 16);
+            assert!(!tags[..at].contains(tag));
+        }
     }
 
     #[test]

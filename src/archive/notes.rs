@@ -2,9 +2,8 @@
 //! patient than it need be, or less alarmed.
 
 use super::startup::StartupProcess;
-use crate::codec::ContentHash;
 use crate::pg::WalFileName;
-use crate::spool::Spool;
+use crate::spool::{self, Spool};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,8 +25,7 @@ impl Notes {
     pub fn new(spool: Option<Spool>, data_directory: &Path) -> Self {
         let place = std::path::absolute(data_directory).unwrap_or_else(|_| data_directory.to_owned());
         let place = place.canonicalize().unwrap_or(place);
-        let hash = ContentHash::of(place.as_os_str().as_encoded_bytes()).to_string();
-        let server = hash.get(..16).unwrap_or_default().to_owned();
+        let server = spool::tag([place.as_os_str().as_encoded_bytes()]);
         Self { spool, server }
     }
 
