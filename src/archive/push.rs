@@ -124,24 +124,28 @@ async fn store(
     limits: &Limits,
     data_directory: &Path,
 ) -> Result<Vec<String>> {
+    let name = source.name;
+    // First: it takes the longest, and the rest is made ready beside it.
+    let object = encode(source, settings);
     let storage = storage::open(settings, limits)?;
+    storage.prepare();
     // A spool that cannot be used costs requests, never a WAL file; `walhalla check` tells of it.
     let spool = Spool::find(settings.spool.as_deref(), Some(data_directory)).unwrap_or_default();
     let cluster = Repository::new(storage, spool).cluster(identity.system_identifier);
-    let name = source.name;
-    let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
-    let (identified, object) = tokio::try_join!(cluster.ensure_identity(identity), encode(source, encoding))?;
+    let (identified, object) = tokio::try_join!(cluster.ensure_identity(identity), object)?;
     let deposited = cluster.deposit_wal(&name, &object).await?;
     let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];
     Ok(remarks.into_iter().flatten().collect())
 }
 
-/// Reads, hashes and compresses the file in one pass, beside the runtime: deadlines are watched meanwhile.
-async fn encode(source: Source, encoding: Encoding) -> Result<Encoded> {
+/// Reads, hashes and compresses the file in one pass, beside the runtime: deadlines are watched meanwhile. It begins with the
+/// call, not with the first poll.
+fn encode(source: Source, settings: &Settings) -> impl Future<Output = Result<Encoded>> + use<> {
     let (length, subject) = (source.length, source.subject);
-    tokio::task::spawn_blocking(move || codec::encode(&mut source.into_reader(), length, subject, &encoding))
-        .await
-        .map_err(|cause| Error::new(ErrorKind::Bug, "cannot encode the file").because(cause))?
+    let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
+    let work =
+        tokio::task::spawn_blocking(move || codec::encode(&mut source.into_reader(), length, subject, &encoding));
+    async { work.await.map_err(|cause| Error::new(ErrorKind::Bug, "cannot encode the file").because(cause))? }
 }
 
 /// Looks after the limits: tightens them once the server is seen stopping, keeps the leash at their deadline, and ends a little

@@ -76,6 +76,10 @@ impl Storage for FirstContact {
         self.watched(self.inner.delete(key)).await
     }
 
+    fn prepare(&self) {
+        self.inner.prepare();
+    }
+
     fn capabilities(&self) -> Option<Capabilities> {
         self.inner.capabilities()
     }

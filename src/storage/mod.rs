@@ -241,6 +241,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Removes an object. Ok also when it was not there.
     async fn delete(&self, key: &Key) -> StorageResult<()>;
 
+    /// Begins what the first request will need, a connection say, and returns at once. Only a hint: nothing is asked of the store,
+    /// nothing fails here, and what comes of it is used by the next request or by none.
+    fn prepare(&self) {}
+
     /// What this backend does by construction; `None` where only a probe can tell.
     fn capabilities(&self) -> Option<Capabilities>;
 

@@ -139,6 +139,10 @@ impl Storage for Retrying {
         self.tried(StorageErrorKind::is_transient, || self.inner.delete(key)).await
     }
 
+    fn prepare(&self) {
+        self.inner.prepare();
+    }
+
     fn capabilities(&self) -> Option<Capabilities> {
         self.inner.capabilities()
     }

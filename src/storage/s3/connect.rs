@@ -16,12 +16,16 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tower_service::Service;
 
+/// How long a prepared connection may wait for its first request: servers close those that ask nothing after some seconds.
+pub(super) const UNASKED: Duration = Duration::from_secs(2);
 /// When a silent peer is asked whether it still lives, and how long unacknowledged bytes are waited for.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -39,6 +43,14 @@ pub(super) struct Connect {
     tls: Arc<ClientConfig>,
     proxies: Arc<Matcher>,
     limits: Limits,
+    prepared: Arc<Mutex<Option<Prepared>>>,
+}
+
+/// A connection that was opened before there was a request for it.
+#[derive(Debug)]
+struct Prepared {
+    to: Uri,
+    opening: JoinHandle<std::result::Result<(Link, Instant), BoxError>>,
 }
 
 impl Connect {
@@ -52,7 +64,39 @@ impl Connect {
     ) -> Result<Self> {
         let through_tls = proxies.intercept(endpoint).is_some_and(|proxy| proxy.uri().scheme_str() == Some("https"));
         let needed = elsewhere || through_tls || endpoint.scheme_str() == Some("https");
-        Ok(Self { tcp: Tcp::new(), tls: Arc::new(tls::config(needed, ca_file)?), proxies: Arc::new(proxies), limits })
+        Ok(Self {
+            tcp: Tcp::new(),
+            tls: Arc::new(tls::config(needed, ca_file)?),
+            proxies: Arc::new(proxies),
+            limits,
+            prepared: Arc::default(),
+        })
+    }
+
+    /// Begins to open a connection for the next request to this host. Outside a runtime, nothing happens.
+    pub(super) fn prepare(&self, to: &Uri) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let opening = self.opened(to.clone());
+        let opening = runtime.spawn(async { Ok((opening.await?, Instant::now())) });
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(Prepared { to: to.clone(), opening });
+    }
+
+    /// What was prepared for this host, once.
+    fn take_prepared(&self, to: &Uri) -> Option<Prepared> {
+        let same =
+            |prepared: &mut Prepared| (prepared.to.scheme(), prepared.to.authority()) == (to.scheme(), to.authority());
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take_if(same)
+    }
+
+    /// A new connection, within its limit.
+    fn opened(&self, to: Uri) -> impl Future<Output = std::result::Result<Link, BoxError>> + Send + use<> {
+        let (opening, limits) = (self.open(to), self.limits.clone());
+        async move {
+            match connecting(&limits, opening).await {
+                Ok(opened) => opened,
+                Err(overrun) => Err(io::Error::new(io::ErrorKind::TimedOut, overrun.to_string()).into()),
+            }
+        }
     }
 
     /// What a plain http request must say to the proxy that it goes through.
@@ -110,12 +154,17 @@ impl Service<Uri> for Connect {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (opening, limits) = (self.open(to), self.limits.clone());
+        let connect = self.clone();
         Box::pin(async move {
-            match connecting(&limits, opening).await {
-                Ok(opened) => opened,
-                Err(overrun) => Err(io::Error::new(io::ErrorKind::TimedOut, overrun.to_string()).into()),
+            if let Some(prepared) = connect.take_prepared(&to) {
+                match prepared.opening.await {
+                    Ok(Ok((link, since))) if since.elapsed() < UNASKED => return Ok(link),
+                    // Tried as often, and as long, as any other: whoever retries does so.
+                    Ok(Err(error)) => return Err(error),
+                    Ok(Ok(_)) | Err(_) => {}
+                }
             }
+            connect.opened(to).await
         })
     }
 }
@@ -160,6 +209,7 @@ impl Service<Uri> for Tcp {
 }
 
 /// A connection: TCP, TLS over TCP, or TLS through a proxy's tunnel, whose own connection may be TLS too.
+#[derive(Debug)]
 pub(super) struct Link {
     stream: MaybeHttpsStream<MaybeHttpsStream<TokioIo<TcpStream>>>,
     /// Requests go to a proxy that forwards them: they must name the whole URL.

@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
+use http::Uri;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
@@ -39,6 +40,11 @@ impl Http {
             .pool_idle_timeout(IDLE)
             .build(connect.clone());
         Self { client, connect, patience: None }
+    }
+
+    /// Begins to open a connection, which the first request to this host will take.
+    pub(super) fn prepare(&self, host: &Uri) {
+        self.connect.prepare(host);
     }
 }
 

@@ -51,6 +51,8 @@ pub struct S3Storage {
     /// Empty, or with a slash at its end.
     prefix: String,
     location: String,
+    /// Scheme, host and port of its requests.
+    host: Uri,
     limits: Limits,
     http: Http,
     /// The client in use: it is replaced when the store names another region, or credentials must be asked for anew.
@@ -80,6 +82,7 @@ impl S3Storage {
             bucket: bucket.to_owned(),
             prefix: format!("{prefix}{slash}"),
             location: format!("s3://{bucket}{slash}{prefix} at {endpoint}"),
+            host: host(&uri, bucket, settings.addressing),
             limits,
             client: RwLock::new((region.clone(), client(settings, region, &http))),
             http,
@@ -222,6 +225,10 @@ impl Storage for S3Storage {
         }
     }
 
+    fn prepare(&self) {
+        self.http.prepare(&self.host);
+    }
+
     fn capabilities(&self) -> Option<Capabilities> {
         None
     }
@@ -271,6 +278,17 @@ fn checked(endpoint: &str) -> Result<Uri> {
         return Err(wrong("must be a host, without user or password"));
     }
     Ok(uri)
+}
+
+/// Whom requests about this bucket go to. The SDK has its own rules for odd names of buckets; where they differ, a connection is
+/// prepared for nothing.
+fn host(endpoint: &Uri, bucket: &str, addressing: Addressing) -> Uri {
+    let named = endpoint.authority().filter(|_| addressing == Addressing::Virtual && !bucket.contains('.'));
+    let virtual_host = named.and_then(|authority| {
+        let scheme = endpoint.scheme_str()?;
+        Uri::builder().scheme(scheme).authority(format!("{bucket}.{authority}")).path_and_query("/").build().ok()
+    });
+    virtual_host.unwrap_or_else(|| endpoint.clone())
 }
 
 /// The integrity header: of the body, or of other bytes.

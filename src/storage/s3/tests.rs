@@ -601,3 +601,58 @@ async fn proxies_forward_http_and_tunnel_https() {
     assert_eq!(refused.kind, StorageErrorKind::Unavailable);
     assert!(!refused.message.contains("pass"), "{refused}");
 }
+
+/// The tag tells on which connection, counted as they were accepted, a put was answered.
+async fn tagged_by_connection() -> Server {
+    Server::start((1..=9).map(|tag| answer("200 OK", &format!("etag: \"{tag}\"\r\n"), ""))).await
+}
+
+#[tokio::test]
+async fn a_prepared_connection_takes_the_first_request_and_no_other() {
+    let server = tagged_by_connection().await;
+    let storage = storage(&server);
+    storage.prepare();
+    for tag in ["\"1\"", "\"2\""] {
+        assert_eq!(put(&storage, PutMode::CreateOnly).await.unwrap(), Some(ETag(tag.to_owned())));
+    }
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_prepared_connection_that_waited_too_long_or_leads_elsewhere_is_left() {
+    let (server, elsewhere) = (tagged_by_connection().await, tagged_by_connection().await);
+    let storage = storage(&server);
+    storage.http.prepare(&elsewhere.url.parse().unwrap());
+    assert_eq!(put(&storage, PutMode::CreateOnly).await.unwrap(), Some(ETag("\"1\"".to_owned())));
+    assert!(elsewhere.requests().is_empty());
+
+    storage.prepare();
+    tokio::time::sleep(connect::UNASKED).await;
+    assert_eq!(put(&storage, PutMode::CreateOnly).await.unwrap(), Some(ETag("\"3\"".to_owned())));
+}
+
+#[tokio::test]
+async fn a_connection_prepared_in_vain_is_told_as_any_other() {
+    let nobody = "http://127.0.0.1:1";
+    let unprepared = put(&storage_with(nobody, Limits::new(Bounds::PATIENT)), PutMode::CreateOnly).await.unwrap_err();
+    let storage = storage_with(nobody, Limits::new(Bounds::PATIENT));
+    storage.prepare();
+    let error = put(&storage, PutMode::CreateOnly).await.unwrap_err();
+    assert_eq!((error.kind, error.message), (unprepared.kind, unprepared.message));
+}
+
+#[test]
+fn preparing_outside_a_runtime_does_nothing() {
+    storage_with("http://127.0.0.1:1", Limits::new(Bounds::PATIENT)).prepare();
+}
+
+#[test]
+fn whom_requests_go_to() {
+    for (endpoint, bucket, addressing, expected) in [
+        ("http://127.0.0.1:9", "b", Addressing::Path, "http://127.0.0.1:9/"),
+        ("https://s3.eu-west-1.amazonaws.com", "b", Addressing::Virtual, "https://b.s3.eu-west-1.amazonaws.com/"),
+        ("https://s3.eu-west-1.amazonaws.com", "b.c", Addressing::Virtual, "https://s3.eu-west-1.amazonaws.com/"),
+    ] {
+        assert_eq!(host(&endpoint.parse().unwrap(), bucket, addressing).to_string(), expected);
+    }
+}
