@@ -1,12 +1,14 @@
 """A backlog, drained by a real server through archive_command."""
 
 import os
+import re
 import shlex
 import time
 
-from machine import Failed, say
+from machine import Failed, say, wait_for
 
 LIMIT = 900
+WAL_NAME = re.compile(r"0000000[1-9][0-9A-F]{16}")
 
 
 def as_command(argv):
@@ -56,9 +58,15 @@ def drain(bench, tool, endpoint, run):
         if server.sql(refused) != before:
             raise Failed(f"calls failed: {last_words(server)}")
     finally:
+        # A server that is stopped closes its segment and archives it too: that is not part of the backlog.
         server.sql("ALTER SYSTEM RESET archive_command")
+        server.sql("SELECT pg_reload_conf()")
+        wait_for("no archive_command", 30, lambda: server.sql("SHOW archive_command") in ("", "(disabled)"))
         server.stop()
     stored = bench.store.sizes(f"{place.prefix}/")
+    more = [key for key in stored if (name := WAL_NAME.search(key)) and name[0] not in wal.names]
+    if more:
+        raise Failed(f"the store has more than was waiting: {more[0]}")
     missing = [name for name in wal.names if not any(name in key for key in stored)]
     if missing:
         raise Failed(f"the store lacks {len(missing)} of {len(wal.names)} segments, first {missing[0]}")
@@ -67,4 +75,7 @@ def drain(bench, tool, endpoint, run):
 
 
 def last_words(server):
-    return " | ".join(server.said().strip().splitlines()[-3:])[-400:]
+    """The end of its log; of our programs' lines the last, which says most."""
+    lines = server.said().strip().splitlines()
+    telling = [line for line in lines if line.startswith("walhalla") or " FATAL: " in line or " ERROR: " in line]
+    return " | ".join(telling[-3:] or lines[-3:])[-600:]

@@ -55,9 +55,8 @@ def markers(bench, tool, endpoint, names, run, costs):
         cost = bench.runner.must(in_call(tool.push(f"pg_wal/{name}")), place.env, cluster.data)
         if had:
             costs["marker"].append(cost)
-        elif waiting:
+        elif waiting and noted(place.env, waiting[0]):
             costs["ahead"].append(cost)
-    place.data = cluster.data
     return place
 
 
