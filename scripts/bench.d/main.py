@@ -1,4 +1,4 @@
-"""Measures ours beside the peers that are on PATH: scripts/bench, which says more."""
+"""Measures one segment, a backlog and a replay, ours beside the peers that are on PATH."""
 
 import argparse
 import json
@@ -101,7 +101,7 @@ def arguments():
     parser.add_argument("--binaries", help="the directory of our programs (default: built for release)")
     parser.add_argument("--seed", type=int, default=20, help="of the WAL")
     parser.add_argument("--scale", type=int, help="of pgbench (default 20)")
-    parser.add_argument("--directory", help="where to work (default: the temporary directory); 12 GB for each peer and ours")
+    parser.add_argument("--directory", help="where to work, with 20 GB free (default: the temporary directory)")
     parser.add_argument("--json", help="where the figures go (default: target/bench.json)")
     # Said by scripts/bench.
     for name in ("--store-program", "--postgres"):

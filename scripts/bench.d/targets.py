@@ -43,8 +43,8 @@ def one_rows(one, zstd):
             aimed = endpoint.endswith(" 0 ms")
             peers = {name: tools[name] for name in zstd if name in tools and name != OURS}
             where = f"one segment, {kind}, {endpoint}"
+            name = min(peers, key=lambda peer: peers[peer]["wall"], default=None)
             for key, what, shown, most in (("wall", "wall", ms, 0.7), ("cpu", "CPU", ms, 0.8), ("stored", "stored", mib, 1.0)):
-                name = min(peers, key=lambda peer: peers[peer]["wall" if key != "stored" else "stored"], default=None)
                 if key != "wall" and not aimed:
                     continue
                 if name is None:
