@@ -66,6 +66,11 @@ def spool(bench, tool, place, names, how, parent, costs):
     cluster = Cluster(bench, "replay-calls")
     with open(os.path.join(cluster.data, "recovery.signal"), "x"):
         pass
+    # Files fetched ahead belong to one startup process, which is a child of the postmaster: here the runner, and this process.
+    with open(os.path.join(cluster.data, "postmaster.pid"), "x", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n{cluster.data}\n1700000000\n5432\n/tmp\n*\n  1 2\nstarting\n")
+    for name in ("recovery.signal", "postmaster.pid"):
+        bench.machine.give(os.path.join(cluster.data, name))
     spool = bench.machine.make_on(parent) if parent else bench.machine.make("spool")
     env = {**place.env, "WALHALLA_SPOOL": spool, "WALHALLA_PREFETCH": "call"}
     asked = os.path.join(cluster.data, "pg_wal", "RECOVERYXLOG")
