@@ -20,14 +20,18 @@ def instant_calls(bench):
     endpoint = bench.store.endpoint("http", slow=False)
     costs = {"ahead": [], "marker": [], "rename": [], "copy": []}
     for run in range(max(1, bench.options.runs // 3)):
-        names = bench.wal.names[run * AT_ONCE:][:AT_ONCE + 1]
+        names = bench.wal.names[run * AT_ONCE :][: AT_ONCE + 1]
         if len(names) < 2:
             break
         place = markers(bench, tool, endpoint, names, run, costs)
         for how, parent in (("rename", None), ("copy", other_file_system(bench))):
             if how == "rename" or parent:
                 spool(bench, tool, place, names, how, parent, costs)
-    for what, where in (("marker", "from a marker"), ("rename", "from the spool by rename"), ("copy", "from the spool by copy")):
+    for what, where in (
+        ("marker", "from a marker"),
+        ("rename", "from the spool by rename"),
+        ("copy", "from the spool by copy"),
+    ):
         if not costs[what]:
             bench.fails(f"a call answered {where}", "there was none")
     return {what: summary(calls) for what, calls in costs.items() if calls}

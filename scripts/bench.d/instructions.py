@@ -57,7 +57,10 @@ def instructions(bench):
     cluster.ready([NAME])
     bench.runner.must(
         [valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", *tool.push(f"pg_wal/{NAME}")],
-        place.env, cluster.data, 500)
+        place.env,
+        cluster.data,
+        500,
+    )
     with open(out, encoding="utf-8", errors="replace") as file:
         total = re.search(r"^(?:summary|totals): (\d+)", file.read(), re.MULTILINE)
     if not total:

@@ -103,8 +103,14 @@ class Machine:
     def run(self, argv, env=None, cwd=None, user=True):
         """Runs a program to its end; its output, or an error that says what it said."""
         done = subprocess.run(
-            argv, env=env or self.environment(), cwd=cwd or self.directory, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", **(self.as_user() if user else {}),
+            argv,
+            env=env or self.environment(),
+            cwd=cwd or self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            **(self.as_user() if user else {}),
         )
         if done.returncode != 0:
             raise Failed(f"{os.path.basename(argv[0])} ended with {done.returncode}: {done.stderr.strip()[-600:]}")
@@ -115,8 +121,12 @@ class Machine:
         with open(self.path(f"{name}.log"), "ab") as log:
             more = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **more}
             child = subprocess.Popen(
-                argv, env=env or self.environment(), cwd=cwd or self.directory, start_new_session=True,
-                **(self.as_user() if user else {}), **more,
+                argv,
+                env=env or self.environment(),
+                cwd=cwd or self.directory,
+                start_new_session=True,
+                **(self.as_user() if user else {}),
+                **more,
             )
         self.children.append(child)
         return child
@@ -152,7 +162,10 @@ def known(user):
 def words_of(pid):
     """Where a process works, and what it was told."""
     words = ""
-    for read in (lambda: os.readlink(f"/proc/{pid}/cwd"), lambda: open(f"/proc/{pid}/cmdline", errors="replace").read()):
+    for read in (
+        lambda: os.readlink(f"/proc/{pid}/cwd"),
+        lambda: open(f"/proc/{pid}/cmdline", errors="replace").read(),
+    ):
         try:
             words += read()
         except OSError:
@@ -166,9 +179,18 @@ class Runner:
     def __init__(self, machine):
         # Before it gives up root's rights it has read all that it needs.
         self.child = machine.start(
-            "runner", [sys.executable, "-IS", os.path.join(HERE, "runner.py"),
-                       str(-1 if machine.uid is None else machine.uid), str(machine.gid or -1)],
-            user=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            "runner",
+            [
+                sys.executable,
+                "-IS",
+                os.path.join(HERE, "runner.py"),
+                str(-1 if machine.uid is None else machine.uid),
+                str(machine.gid or -1),
+            ],
+            user=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, argv, env, cwd, timeout=120):

@@ -35,7 +35,7 @@ class Bench:
     def __init__(self, machine, options):
         self.machine, self.options = machine, options
         self.failures, self.archived = {}, {}
-        self.tools = found(machine, options.binaries)
+        self.tools = found(machine, options.binaries, peers=not options.alone)
         say("compared: " + ", ".join(tool.name for tool in self.tools))
         self.runner = Runner(machine)
         say(f"starting the store ({options.store})")
@@ -97,6 +97,7 @@ def arguments():
     parser.add_argument("--both", action="store_true", help="backlog and replay also without the round trip")
     parser.add_argument("--round-trip", type=float, default=20, metavar="MS", help="of the slow line (default 20)")
     parser.add_argument("--quick", action="store_true", help="one run, eight segments: whether the bench works")
+    parser.add_argument("--alone", action="store_true", help="without peers, whatever is on PATH")
     parser.add_argument("--store", choices=("seaweedfs", "minio"), default="seaweedfs")
     parser.add_argument("--binaries", help="the directory of our programs (default: built for release)")
     parser.add_argument("--seed", type=int, default=20, help="of the WAL")
@@ -142,7 +143,10 @@ def main():
     try:
         bench = Bench(machine, options)
         result = {
-            "machine": cores(), "store": options.store, "segments": options.segments, "seed": options.seed,
+            "machine": cores(),
+            "store": options.store,
+            "segments": options.segments,
+            "seed": options.seed,
             "postgres": machine.run([os.path.join(options.postgres, "postgres"), "--version"]).split()[2],
             "zstd": [tool.name for tool in bench.tools if tool.zstd],
         }

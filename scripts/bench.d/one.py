@@ -53,9 +53,14 @@ def in_call(argv):
 def summary(costs):
     """What several calls cost: the median, of memory the most."""
     median = lambda key: statistics.median(cost[key] for cost in costs)
-    return {"wall": median("wall"), "cpu": median("cpu"), "rss": max(cost["rss"] for cost in costs), "runs": len(costs),
-            "least_wall": min(cost["wall"] for cost in costs),
-            **({"stored": statistics.mean(cost["stored"] for cost in costs)} if "stored" in costs[0] else {})}
+    return {
+        "wall": median("wall"),
+        "cpu": median("cpu"),
+        "rss": max(cost["rss"] for cost in costs),
+        "runs": len(costs),
+        "least_wall": min(cost["wall"] for cost in costs),
+        **({"stored": statistics.mean(cost["stored"] for cost in costs)} if "stored" in costs[0] else {}),
+    }
 
 
 def one_segment(bench):

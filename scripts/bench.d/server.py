@@ -44,8 +44,21 @@ class Server:
         return os.path.join(self.data, "pg_wal")
 
     def create(self):
-        self.machine.run([self.program("initdb"), "-D", self.data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8",
-                          "--no-sync"])
+        self.machine.run(
+            [
+                self.program("initdb"),
+                "-D",
+                self.data,
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "--no-locale",
+                "-E",
+                "UTF8",
+                "--no-sync",
+            ]
+        )
         self.configure(SETTINGS)
 
     def configure(self, text):
@@ -60,8 +73,12 @@ class Server:
         begun = time.time()
         with open(self.log, "ab") as log:
             self.child = self.machine.start(
-                "postgres", [self.program("postgres"), "-D", self.data, "-k", self.sockets, "-p", str(self.port)],
-                {**self.machine.environment(), **(environment or {})}, self.data, stdout=log, stderr=log,
+                "postgres",
+                [self.program("postgres"), "-D", self.data, "-k", self.sockets, "-p", str(self.port)],
+                {**self.machine.environment(), **(environment or {})},
+                self.data,
+                stdout=log,
+                stderr=log,
             )
         if wait:
             wait_for("Postgres answers", 60, lambda: self.alive() and self.answers())
@@ -89,8 +106,25 @@ class Server:
             self.child = None
 
     def sql(self, statement):
-        return self.machine.run([self.program("psql"), "-X", "-A", "-t", "-q", "-h", self.sockets, "-p", str(self.port), "-U",
-                                 "postgres", "-v", "ON_ERROR_STOP=1", "-c", statement]).strip()
+        return self.machine.run(
+            [
+                self.program("psql"),
+                "-X",
+                "-A",
+                "-t",
+                "-q",
+                "-h",
+                self.sockets,
+                "-p",
+                str(self.port),
+                "-U",
+                "postgres",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-c",
+                statement,
+            ]
+        ).strip()
 
     def insert_segment(self):
         """The number of the segment now written."""
@@ -147,11 +181,13 @@ def make_wal(machine, programs, segments, scale, seed):
     machine.run([*bench, "-i", "-q", "-s", str(scale), "postgres"])
     rows = os.path.join(home, "rows")
     source.sql(
-        f"SELECT setseed({seed % 1000 / 1000}); CREATE TABLE bulk (id bigserial PRIMARY KEY, at timestamptz, who text, amount numeric, note text);"
+        f"SELECT setseed({seed % 1000 / 1000}); "
+        " CREATE TABLE bulk (id bigserial PRIMARY KEY, at timestamptz, who text, amount numeric, note text);"
         " CREATE TABLE small (at timestamptz DEFAULT now());"
         " COPY (SELECT timestamptz '2026-01-01' + i * interval '1.3 s', 'customer ' || (random() * 9999)::int, "
         " round((random() * 1000)::numeric, 2), md5(random()::text) || repeat(' and so on', (random() * 9)::int) "
-        f" FROM generate_series(1, 60000) i) TO '{rows}'")
+        f" FROM generate_series(1, 60000) i) TO '{rows}'"
+    )
     source.stop()
     base = os.path.join(home, "base")
     copy(machine, source.data, base)
@@ -173,8 +209,10 @@ def make_wal(machine, programs, segments, scale, seed):
         kinds[kind] += [f"00000001{n // 256:08X}{n % 256:08X}" for n in range(start, end)]
 
     def pgbench():
-        machine.run([*bench, "-n", "-c", "4", "-t", "500", f"--random-seed={seed + turn}", "postgres"],
-                    {**machine.environment(), **fast})
+        machine.run(
+            [*bench, "-n", "-c", "4", "-t", "500", f"--random-seed={seed + turn}", "postgres"],
+            {**machine.environment(), **fast},
+        )
 
     def bulk():
         source.sql(f"COPY bulk (at, who, amount, note) FROM '{rows}'")
@@ -195,7 +233,9 @@ def make_wal(machine, programs, segments, scale, seed):
         say(f"  {min(source.insert_segment() - first, segments)} of {segments} segments")
     source.stop()
     wal = Wal(source, base, kinds)
-    wal.names = [name for name in source.finished() if int(name[8:16], 16) * 256 + int(name[16:], 16) >= first][:segments]
+    wal.names = [name for name in source.finished() if int(name[8:16], 16) * 256 + int(name[16:], 16) >= first][
+        :segments
+    ]
     wal.kinds = {kind: [name for name in names if name in set(wal.names)] for kind, names in kinds.items()}
     # From here on it is a server as any.
     source.configure("fsync = on\n")

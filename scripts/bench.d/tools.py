@@ -21,12 +21,23 @@ class Tool:
 
     def place(self, endpoint, data, home, prefix):
         """Its variables for a repository at `prefix` behind `endpoint`, with files of its own in `home`."""
-        aws = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION,
-               "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
+        aws = {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
         if endpoint.scheme == "https":
             aws |= {"SSL_CERT_FILE": endpoint.ca, "AWS_CA_BUNDLE": endpoint.ca, "REQUESTS_CA_BUNDLE": endpoint.ca}
-        return {**self.machine.environment(), "HOME": home, "PGDATA": data, **aws,
-                **self.variables(endpoint, data, home, prefix), **self.settings}
+        return {
+            **self.machine.environment(),
+            "HOME": home,
+            "PGDATA": data,
+            **aws,
+            **self.variables(endpoint, data, home, prefix),
+            **self.settings,
+        }
 
     def variables(self, endpoint, data, home, prefix):
         raise NotImplementedError
@@ -52,8 +63,13 @@ class Walhalla(Tool):
             os.mkdir(spool, 0o700)
             self.machine.give(spool)
         ca = {"WALHALLA_S3_CA_FILE": endpoint.ca} if endpoint.scheme == "https" else {}
-        return {"WALHALLA_STORAGE": f"s3://{BUCKET}/{prefix}", "WALHALLA_S3_ENDPOINT": endpoint.url, "WALHALLA_SPOOL": spool,
-                "WALHALLA_CONFIG": self.machine.nothing, **ca}
+        return {
+            "WALHALLA_STORAGE": f"s3://{BUCKET}/{prefix}",
+            "WALHALLA_S3_ENDPOINT": endpoint.url,
+            "WALHALLA_SPOOL": spool,
+            "WALHALLA_CONFIG": self.machine.nothing,
+            **ca,
+        }
 
     def prepare(self, runner, env, data):
         runner.must([os.path.join(self.program, "walhalla"), "init", "--data-directory", data], env, data)
@@ -70,7 +86,12 @@ class WalG(Tool):
 
     def variables(self, endpoint, data, home, prefix):
         ca = {"WALG_S3_CA_CERT_FILE": endpoint.ca} if endpoint.scheme == "https" else {}
-        return {"WALG_S3_PREFIX": f"s3://{BUCKET}/{prefix}", "AWS_ENDPOINT": endpoint.url, "AWS_S3_FORCE_PATH_STYLE": "true", **ca}
+        return {
+            "WALG_S3_PREFIX": f"s3://{BUCKET}/{prefix}",
+            "AWS_ENDPOINT": endpoint.url,
+            "AWS_S3_FORCE_PATH_STYLE": "true",
+            **ca,
+        }
 
     def push(self, path):
         return [self.program, "wal-push", path]
@@ -83,14 +104,29 @@ class PgBackRest(Tool):
     zstd = True
 
     def variables(self, endpoint, data, home, prefix):
-        own = {"TYPE": "s3", "PATH": f"/{prefix}", "S3_BUCKET": BUCKET, "S3_ENDPOINT": endpoint.url, "S3_REGION": REGION,
-               "S3_KEY": ACCESS_KEY, "S3_KEY_SECRET": SECRET_KEY, "S3_URI_STYLE": "path"}
+        own = {
+            "TYPE": "s3",
+            "PATH": f"/{prefix}",
+            "S3_BUCKET": BUCKET,
+            "S3_ENDPOINT": endpoint.url,
+            "S3_REGION": REGION,
+            "S3_KEY": ACCESS_KEY,
+            "S3_KEY_SECRET": SECRET_KEY,
+            "S3_URI_STYLE": "path",
+        }
         if endpoint.scheme == "https":
             own["STORAGE_CA_FILE"] = endpoint.ca
-        return {**{f"PGBACKREST_REPO1_{key}": value for key, value in own.items()}, "PGBACKREST_PG1_PATH": data,
-                "PGBACKREST_STANZA": "bench", "PGBACKREST_LOG_PATH": home, "PGBACKREST_LOCK_PATH": home,
-                "PGBACKREST_SPOOL_PATH": home, "PGBACKREST_LOG_LEVEL_FILE": "off", "PGBACKREST_LOG_LEVEL_CONSOLE": "warn",
-                "PGBACKREST_CONFIG": self.machine.nothing}
+        return {
+            **{f"PGBACKREST_REPO1_{key}": value for key, value in own.items()},
+            "PGBACKREST_PG1_PATH": data,
+            "PGBACKREST_STANZA": "bench",
+            "PGBACKREST_LOG_PATH": home,
+            "PGBACKREST_LOCK_PATH": home,
+            "PGBACKREST_SPOOL_PATH": home,
+            "PGBACKREST_LOG_LEVEL_FILE": "off",
+            "PGBACKREST_LOG_LEVEL_CONSOLE": "warn",
+            "PGBACKREST_CONFIG": self.machine.nothing,
+        }
 
     def prepare(self, runner, env, data):
         runner.must([self.program, "--no-online", "stanza-create"], alone(env), data)
@@ -118,16 +154,20 @@ class Barman(Tool):
 
 def alone(env):
     """The variables without what only archive-push and archive-get understand."""
-    return {name: value for name, value in env.items() if name not in ("PGBACKREST_ARCHIVE_ASYNC", "PGBACKREST_PROCESS_MAX")}
+    return {
+        name: value for name, value in env.items() if name not in ("PGBACKREST_ARCHIVE_ASYNC", "PGBACKREST_PROCESS_MAX")
+    }
 
 
-def found(machine, ours):
-    """Ours, and each peer that is on PATH, at its settings."""
+def found(machine, ours, peers):
+    """Ours and, with `peers`, each that is on PATH, at its settings."""
     copies = machine.make("programs")
     for name in ("walhalla", "walhalla-archive", "walhalla-restore"):
         shutil.copy2(os.path.join(ours, name), copies)
         os.chmod(os.path.join(copies, name), 0o755)
     tools = [Walhalla(machine, "walhalla", copies, {})]
+    if not peers:
+        return tools
     for program, name in (("walrus", "wal-rus"), ("wal-g", "WAL-G")):
         if path := shutil.which(program):
             for method in ("zstd", "lz4"):
@@ -138,8 +178,9 @@ def found(machine, ours):
     if path := shutil.which("pgbackrest"):
         zst = {"PGBACKREST_COMPRESS_TYPE": "zst", "PGBACKREST_COMPRESS_LEVEL": "3"}
         tools.append(PgBackRest(machine, "pgBackRest zst", path, zst))
-        async_2 = PgBackRest(machine, "pgBackRest async", path, {
-            **zst, "PGBACKREST_ARCHIVE_ASYNC": "y", "PGBACKREST_PROCESS_MAX": "2"})
+        async_2 = PgBackRest(
+            machine, "pgBackRest async", path, {**zst, "PGBACKREST_ARCHIVE_ASYNC": "y", "PGBACKREST_PROCESS_MAX": "2"}
+        )
         async_2.one = False
         tools.append(async_2)
     if path := shutil.which("barman-cloud-wal-archive"):
