@@ -154,6 +154,9 @@ def main():
     except Failed as failure:
         sys.exit(f"error: {failure}")
     finally:
+        # Not twice: a second word must not stop the tidying.
+        for impatient in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(impatient, signal.SIG_IGN)
         machine.close()
     result["rows"] = [row.cells() for row in targets.rows(result)]
     result["failures"] = bench.failures
