@@ -15,7 +15,7 @@
 //! | 4 | [`repo`] | what objects mean |
 //! | 5 | [`reach`] | how far one can go: timelines, WAL without a hole |
 //! | 5 | [`archive`] | one WAL file in, one WAL file out |
-//! | 6 | [`backup`], [`restore`], [`demo`] | the verbs |
+//! | 6 | [`backup`], [`restore`], [`prune`], [`demo`] | the verbs |
 //! | 7 | [`cli`] | arguments and output |
 
 pub mod account;
@@ -32,6 +32,8 @@ pub mod durable;
 pub mod error;
 pub mod exit;
 pub mod pg;
+#[cfg(feature = "cli")]
+pub mod prune;
 #[cfg(feature = "cli")]
 pub mod reach;
 pub mod repo;

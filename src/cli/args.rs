@@ -33,6 +33,8 @@ pub enum Verb {
     List(List),
     /// Rebuild a data directory, to a moment if you name one
     Restore(Box<Restore>),
+    /// Show what of the past goes and what stays; delete it with --confirm
+    Prune(Prune),
     /// The whole story on a throwaway Postgres: archive, back up, destroy, restore to a second
     Demo(Demo),
     /// Print a completion script for your shell
@@ -105,6 +107,28 @@ pub struct List {
     /// The cluster's system identifier, where the repository holds several
     #[arg(long, value_name = "ID")]
     pub cluster: Option<String>,
+    /// Print JSON (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `walhalla prune`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The policy is the table [keep] of the configuration file, here with its defaults:
+  [keep]
+  last = 1            the newest backups, whatever their age
+  daily = 7           the newest backup of each of the last 7 days that have one
+  weekly = 4          the same by weeks
+  window = \"30d\"      every moment of the last 30 days stays restorable
+  permanent = []      ids or labels of backups that stay for ever")]
+pub struct Prune {
+    /// The cluster's system identifier, where the repository holds several
+    #[arg(long, value_name = "ID")]
+    pub cluster: Option<String>,
+    /// Delete what goes; without, only the plan is printed
+    #[arg(long)]
+    pub confirm: bool,
     /// Print JSON (docs/json.md)
     #[arg(long)]
     pub json: bool,

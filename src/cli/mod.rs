@@ -9,6 +9,7 @@ mod init;
 mod list;
 mod open;
 mod pages;
+mod prune;
 mod restore;
 mod show;
 
@@ -69,6 +70,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Verb::Backup(verb) => on_runtime(backup::run(config, verb)),
         Verb::List(verb) => on_runtime(list::run(config, verb)),
         Verb::Restore(verb) => on_runtime(restore::run(config, *verb)),
+        Verb::Prune(verb) => on_runtime(prune::run(config, verb)),
         Verb::Demo(verb) => on_runtime(demo::run(verb)),
         Verb::Completions { shell } => pages::completions(shell),
         Verb::Man { directory } => pages::man(&directory),

@@ -1,5 +1,6 @@
 //! The configuration file: from TOML to texts by key. Pure.
 
+use super::keep::Keep;
 use super::values::{self, Value};
 use crate::codec::Recipients;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,11 +77,13 @@ impl std::fmt::Debug for FileValue {
 pub struct FileSettings {
     /// The values by key.
     pub values: BTreeMap<&'static str, FileValue>,
+    /// The table `[keep]`.
+    pub keep: Keep,
 }
 
 /// Reads the text of a configuration file.
 ///
-/// The tables `[keep]`, `[drill]` and `[schedule]` are accepted as they are. Any other key that is not known, and any value
+/// The tables `[drill]` and `[schedule]` are accepted as they are. Any other key that is not known, and any value
 /// that does not parse, is an error of kind `Config` that names line and key.
 pub fn parse_text(text: &str) -> Result<FileSettings> {
     let table = DeTable::parse(text).map_err(|error| {
@@ -93,8 +96,13 @@ pub fn parse_text(text: &str) -> Result<FileSettings> {
         let line = line_of(text, &key.span());
         let name: &str = key.get_ref();
         if TABLES.contains(&name) {
-            if value.get_ref().as_table().is_none() {
+            let Some(table) = value.get_ref().as_table() else {
                 return Err(wrong(line, name, "it must be a table"));
+            };
+            if name == "keep" {
+                settings.keep = Keep::parse(table).map_err(|(span, why)| {
+                    Error::new(ErrorKind::Config, format!("line {}: {why}", line_of(text, &span)))
+                })?;
             }
             continue;
         }
@@ -155,7 +163,7 @@ mod tests {
     fn values_become_texts() {
         let text = "# Walhalla\nstorage = \"s3://bucket/prefix\"\n\nrestore_timeout = 90\narchive_timeout = \"2min\"\n\
                     promote_needs_archive = true\npromote_timeout = 0.5\nrecipients = []\nspool = \"\"\n\n\
-                    [keep]\ndaily = 7\nanything = { goes = [1, 2] }\n[schedule]\nbackup = \"0 2 * * *\"\n[drill]\n";
+                    [keep]\ndaily = 9\nwindow = \"14d\"\npermanent = [\"gold\"]\n[schedule]\nbackup = \"0 2 * * *\"\n[drill]\n";
         let settings = parse_text(text).unwrap();
         let found: Vec<_> =
             settings.values.iter().map(|(key, value)| (*key, value.text.as_str(), value.line)).collect();
@@ -169,6 +177,9 @@ mod tests {
             ("storage", "s3://bucket/prefix", 2),
         ];
         assert_eq!(found, expected);
+        let window = std::time::Duration::from_secs(14 * 24 * 60 * 60);
+        let keep = Keep { daily: 9, window, permanent: vec!["gold".to_owned()], ..Keep::default() };
+        assert_eq!(settings.keep, keep);
     }
 
     #[test]
@@ -177,6 +188,14 @@ mod tests {
             ("storage = \"s3://bucket\"\n\nstroage = 1", "line 3: stroage: there is no such setting"),
             ("[keep]\n[s3]\nregion = \"x\"", "line 2: s3: there is no such setting"),
             ("keep = 1", "line 1: keep: it must be a table"),
+            ("[keep]\nlast = 0", "line 2: keep.last: it must be a whole number from 1"),
+            ("[keep]\ndaily = -1", "line 2: keep.daily: it must be a whole number from 0"),
+            ("[keep]\n\nweekly = 1.5", "line 3: keep.weekly: it must be a whole number"),
+            ("[keep]\nwindow = 30", "line 2: keep.window: it must be a text with a unit, like \"30d\""),
+            ("[keep]\nwindow = \"30\"", "line 2: keep.window: it must be a text with a unit"),
+            ("[keep]\nwindow = \"1000000d\"", "line 2: keep.window: it must not be longer"),
+            ("[keep]\npermanent = \"x\"", "line 2: keep.permanent: it must be a list"),
+            ("[keep]\nmonthly = 3", "line 2: keep.monthly: there is no such setting; the table has last, daily"),
             ("\nstorage = \"bucket\"", "line 2: storage: "),
             ("prefetch = false", "line 1: prefetch: \"false\" is none of auto, call, helper, off"),
             ("concurrency = 1.5", "line 1: concurrency: "),

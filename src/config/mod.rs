@@ -7,6 +7,7 @@
 //! may also be given as `…_FILE`, the absolute path of a file that holds it.
 
 mod file;
+mod keep;
 mod resolve;
 pub mod secret;
 pub mod settings;
@@ -15,6 +16,7 @@ mod values;
 mod write;
 
 pub use file::{FileSettings, FileValue, parse_text};
+pub use keep::Keep;
 pub use resolve::load;
 pub use secret::Secret;
 pub use settings::{Addressing, Prefetch, S3Credentials, S3Settings, Settings, StorageUrl};

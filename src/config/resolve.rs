@@ -44,6 +44,7 @@ pub(super) fn settings(sources: &Sources<'_>) -> Result<Settings> {
         prefetch: parsed(sources, "prefetch", values::prefetch)?.unwrap_or(Prefetch::Auto),
         recipients: parsed(sources, "recipients", Recipients::parse)?.unwrap_or_default(),
         identities: identities(sources)?,
+        keep: sources.keep(),
     })
 }
 

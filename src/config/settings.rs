@@ -1,6 +1,6 @@
 //! The settings, resolved: what the programs obey.
 
-use super::Secret;
+use super::{Keep, Secret};
 use crate::codec::{Identities, Recipients};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -100,4 +100,6 @@ pub struct Settings {
     pub recipients: Recipients,
     /// What opens encrypted objects.
     pub identities: Identities,
+    /// How much of the past is kept.
+    pub keep: Keep,
 }

@@ -1,5 +1,6 @@
 //! Where values come from: the environment under its several names, then the file.
 
+use super::Keep;
 use super::file::{FileSettings, parse_text};
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::OsString;
@@ -109,6 +110,11 @@ impl<'a> Sources<'a> {
         let value = self.file.values.get(key).filter(|value| !value.text.is_empty())?;
         let origin = Origin::Line { file: self.path.clone(), line: value.line, key };
         Some(Given { text: value.text.clone(), origin })
+    }
+
+    /// The table `[keep]`, which only the file can have.
+    pub(super) fn keep(&self) -> Keep {
+        self.file.keep.clone()
     }
 
     /// A setting that is no secret: its variable, else the file.

@@ -31,6 +31,16 @@ impl TargetTime {
         })
     }
 
+    /// This instant, to the microsecond before it.
+    pub fn from_timestamp(timestamp: Timestamp) -> Option<Self> {
+        Self::from_unix_micros(timestamp.as_microsecond())
+    }
+
+    /// The instant itself.
+    pub fn timestamp(self) -> Timestamp {
+        self.0
+    }
+
     /// As it stands in `recovery_target_time`: with a numeric offset, so that no setting of the server changes its meaning.
     pub fn for_postgres(self) -> String {
         self.0.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string()

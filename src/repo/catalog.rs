@@ -2,6 +2,7 @@
 
 use super::manifest::Archive;
 use super::repository::Cluster;
+use super::started::Started;
 use super::{BackupId, Manifest};
 use crate::codec::{self, Identities, Kind};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +78,23 @@ impl Cluster {
         let key = self.layout.backup_manifest(id);
         let object = self.get(&key).await?;
         self.read_manifest(id, &object)
+    }
+
+    /// The first object of a backup, verified; errors as [`Self::manifest`].
+    pub async fn started(&self, id: &BackupId) -> Result<Started> {
+        let key = self.layout.backup_started(id);
+        let object = self.get(&key).await?;
+        let read = || {
+            let (header, plain) = codec::plain_of(&object.body, &Identities::default())?;
+            let started: Started = serde_json::from_slice(&plain).map_err(unreadable)?;
+            let system = self.layout.system();
+            let ours = header.subject.kind == Kind::BackupStarted
+                && header.subject.system_identifier == system
+                && started.system_identifier == system
+                && started.id == *id;
+            if ours { Ok(started) } else { Err(mismatch("it belongs to another backup".to_owned())) }
+        };
+        read().map_err(|error: Error| error.context(self.place(&key)))
     }
 
     fn read_manifest(&self, id: &BackupId, object: &Object) -> Result<Manifest> {

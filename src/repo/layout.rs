@@ -72,6 +72,11 @@ impl Layout {
         format!("{}/wal/{}/", self.system, timeline.hex())
     }
 
+    /// The folder of all claims.
+    pub fn claims(&self) -> String {
+        format!("{}/claim/", self.system)
+    }
+
     /// The folder of claims on a key (see `claim`): the key's own path below the cluster's folder, `wal/` left out where it
     /// is a WAL file.
     pub fn claims_on(&self, key: &Key) -> String {

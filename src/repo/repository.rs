@@ -6,8 +6,9 @@ use super::probe::Learnt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::SystemIdentifier;
 use crate::spool::Spool;
-use crate::storage::{Key, Object, Storage, StorageErrorKind};
+use crate::storage::{Key, ListRequest, Object, Storage, StorageErrorKind};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// All of a prefix.
 #[derive(Debug, Clone)]
@@ -111,6 +112,12 @@ impl Cluster {
                 error
             }
         })
+    }
+
+    /// The store's clock, as it stands with a listing of hardly anything; `None` where it does not tell.
+    pub async fn clock(&self) -> Result<Option<SystemTime>> {
+        let request = ListRequest { limit: Some(1), ..ListRequest::prefix(self.layout.probes()) };
+        Ok(self.storage.list(&request).await?.date)
     }
 
     /// A key and where it is, for messages.

@@ -260,19 +260,25 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
 /// All entries under a prefix, sorted by key in byte order, whatever order the store lists in.
 pub async fn list_all(storage: &dyn Storage, prefix: &str) -> StorageResult<Vec<Entry>> {
-    let mut request = ListRequest::prefix(prefix);
     let mut entries = Vec::new();
-    loop {
-        let page = storage.list(&request).await?;
-        entries.extend(page.entries);
-        match page.next {
-            Some(token) => request.token = Some(token),
-            None => break,
-        }
-    }
+    each_page(storage, prefix, |page| entries.extend(page)).await?;
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     entries.dedup_by(|a, b| a.key == b.key);
     Ok(entries)
+}
+
+/// Shows the entries under a prefix page by page, in the order in which the store lists, perhaps one of them twice. One page in
+/// memory.
+pub async fn each_page(storage: &dyn Storage, prefix: &str, mut show: impl FnMut(Vec<Entry>)) -> StorageResult<()> {
+    let mut request = ListRequest::prefix(prefix);
+    loop {
+        let page = storage.list(&request).await?;
+        show(page.entries);
+        match page.next {
+            Some(token) => request.token = Some(token),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Opens the storage that the settings name, behind the one retry policy (`retry.rs`). No request is made.

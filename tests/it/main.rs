@@ -14,6 +14,7 @@ mod fuzz_corpus;
 mod harness;
 mod harness_proxy;
 mod harness_s3;
+mod prune;
 mod repository;
 mod restore;
 mod story;
