@@ -143,8 +143,10 @@ async fn store(
 fn encode(source: Source, settings: &Settings) -> impl Future<Output = Result<Encoded>> + use<> {
     let (length, subject) = (source.length, source.subject);
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
-    let work =
-        tokio::task::spawn_blocking(move || codec::encode(&mut source.into_reader(), length, subject, &encoding));
+    let threads = settings.compression_threads;
+    let work = tokio::task::spawn_blocking(move || {
+        codec::encode_beside(&mut source.into_reader(), length, subject, &encoding, threads)
+    });
     async { work.await.map_err(|cause| Error::new(ErrorKind::Bug, "cannot encode the file").because(cause))? }
 }
 

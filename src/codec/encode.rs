@@ -6,9 +6,16 @@ use super::{ContentHash, HEADER_LEN, ObjectHeader, PayloadSeal, Recipients, Subj
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use std::io::{self, Read, Write};
+use zstd::zstd_safe::CParameter;
 
 /// How much is read at once.
 const PIECE: usize = 128 << 10;
+
+/// How much one of several threads compresses at once, in bytes: the least that zstd allows, because each has some memory.
+const JOB: u32 = 512 << 10;
+
+/// How much room an object gets at first. It grows as far as it must.
+const FIRST_ROOM: u64 = 4 << 20;
 
 /// How to encode.
 #[derive(Debug, Clone)]
@@ -33,8 +40,21 @@ pub struct Encoded {
 ///
 /// Memory: the object's own size, and a few MiB for zstd.
 pub fn encode(source: &mut dyn Read, plain_length: u64, subject: Subject, encoding: &Encoding) -> Result<Encoded> {
-    let sink = Sink::new(Vec::new(), &encoding.recipients)?;
-    let mut zstd = compressor(sink, plain_length, encoding.level).map_err(cannot("start zstd"))?;
+    encode_beside(source, plain_length, subject, encoding, 1)
+}
+
+/// [`encode`], compressed by this many threads beside the one that calls, which reads and hashes; with 1, by that one itself.
+/// Two threads and more make the same bytes; one makes others, of the same plain bytes.
+pub fn encode_beside(
+    source: &mut dyn Read,
+    plain_length: u64,
+    subject: Subject,
+    encoding: &Encoding,
+    threads: u32,
+) -> Result<Encoded> {
+    let room = HEADER_LEN as u64 + (plain_length / 4).min(FIRST_ROOM);
+    let sink = Sink::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)), &encoding.recipients)?;
+    let mut zstd = compressor(sink, plain_length, encoding.level, threads).map_err(cannot("start zstd"))?;
     let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; usize::try_from(plain_length).unwrap_or(PIECE).clamp(1, PIECE)];
     let mut left = plain_length;
@@ -68,13 +88,26 @@ fn other_length(announced: u64, left: u64, read: usize) -> Error {
 
 type Compressor = zstd::stream::write::Encoder<'static, Sink>;
 
-fn compressor(sink: Sink, plain_length: u64, level: i32) -> io::Result<Compressor> {
+fn compressor(sink: Sink, plain_length: u64, level: i32, threads: u32) -> io::Result<Compressor> {
     let mut zstd = zstd::stream::write::Encoder::new(sink, level)?;
-    for parameter in parameters(level) {
+    for parameter in parameters(level).into_iter().chain(suited_to_wal(level)) {
         zstd.set_parameter(parameter)?;
+    }
+    if threads > 1 {
+        zstd.set_parameter(CParameter::NbWorkers(threads))?;
+        zstd.set_parameter(CParameter::JobSize(JOB))?;
     }
     zstd.set_pledged_src_size(Some(plain_length))?;
     Ok(zstd)
+}
+
+/// What zstd's level 1 is given for WAL, which repeats itself in pieces shorter than those it looks for (7 bytes) and soon: it
+/// then makes objects about as small as level 3 does, in half the time (`docs/decisions.md`).
+fn suited_to_wal(level: i32) -> Vec<CParameter> {
+    match level {
+        1 => vec![CParameter::WindowLog(19), CParameter::HashLog(13), CParameter::MinMatch(5)],
+        _ => Vec::new(),
+    }
 }
 
 fn finish(zstd: Compressor, hasher: blake3::Hasher, plain_length: u64, subject: Subject) -> Result<Encoded> {

@@ -12,7 +12,7 @@ pub mod header;
 
 pub use crypt::{Identities, Recipients};
 pub use decode::{decode, header_of, plain_of, unseal, verify};
-pub use encode::{Encoded, Encoding, encode, encode_bytes, seal};
+pub use encode::{Encoded, Encoding, encode, encode_beside, encode_bytes, seal};
 pub use frames::{FRAME_PLAIN_MAX, FrameEncoder, decode_frame, encode_frame};
 pub use header::{ContentHash, HEADER_LEN, Kind, ObjectHeader, PayloadSeal, Subject};
 

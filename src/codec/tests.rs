@@ -63,6 +63,53 @@ fn round_trips_of_many_lengths() {
     }
 }
 
+#[test]
+fn objects_of_every_level_and_number_of_threads() {
+    let (recipients, identities) = key();
+    for (level, length) in [(1, 0), (1, 511_999), (1, 2_000_001), (3, 1_500_000), (9, 1_100_000)] {
+        let plain = sample(length);
+        for recipients in [Recipients::default(), recipients.clone()] {
+            let encoding = Encoding { level, recipients };
+            let made = [1, 2, 3].map(|threads| {
+                let mut source = Drip(&plain, 3);
+                encode_beside(&mut source, length as u64, subject(Kind::Wal), &encoding, threads).unwrap()
+            });
+            for object in &made {
+                assert_eq!(verify(&object.bytes), Ok(object.header), "level {level}, {length} bytes");
+                assert_eq!(plain_of(&object.bytes, &identities).unwrap(), (object.header, plain.clone()));
+                let (_, frames) = unseal(&object.bytes, &identities).unwrap();
+                assert_eq!(zstd::zstd_safe::get_frame_content_size(&frames).ok(), Some(Some(length as u64)));
+                if encoding.recipients.is_empty() {
+                    assert!(through_zstd(object.bytes.to_vec()).is_none_or(|bytes| bytes == plain));
+                }
+            }
+            assert_eq!(made[1].header.plain_hash, made[0].header.plain_hash);
+            if encoding.recipients.is_empty() {
+                assert_eq!(made[1].bytes, made[2].bytes, "however many threads above one: the same bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_are_no_excuse_for_a_source_of_another_length() {
+    let plain = sample(2_000_000);
+    for announced in [1_999_999, 2_000_001] {
+        let error = encode_beside(&mut &plain[..], announced, subject(Kind::Wal), &plainly(1), 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch, "{announced}");
+    }
+}
+
+#[test]
+fn a_segment_cut_short_is_a_few_kilobytes() {
+    let mut plain = sample(8192);
+    plain.resize(16 << 20, 0);
+    for threads in [1, 2] {
+        let object = encode_beside(&mut &plain[..], 16 << 20, subject(Kind::Wal), &plainly(1), threads).unwrap();
+        assert!(object.bytes.len() < 8192, "{} bytes with {threads} threads", object.bytes.len());
+    }
+}
+
 /// What the `zstd` program makes of these bytes; `None` where there is no such program.
 fn through_zstd(input: Vec<u8>) -> Option<Vec<u8>> {
     let piped = std::process::Stdio::piped;

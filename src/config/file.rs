@@ -46,6 +46,7 @@ pub(super) const KEYS: &[Known] = &[
     open("promote_needs_archive", |text| values::boolean(text).map(drop)),
     open("spool", |text| values::absolute_path(text).map(drop)),
     open("compression_level", |text| values::compression_level(text).map(drop)),
+    open("compression_threads", |text| values::compression_threads(text).map(drop)),
     open("concurrency", |text| values::concurrency(text).map(drop)),
     open("prefetch", |text| values::prefetch(text).map(drop)),
     open("recipients", |text| Recipients::parse(text).map(drop).map_err(|error| error.to_string())),

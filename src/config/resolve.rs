@@ -7,8 +7,9 @@ use crate::error::Result;
 use std::path::Path;
 use std::time::Duration;
 
-/// zstd's own default: what is a good bargain for WAL.
-const COMPRESSION_LEVEL: i32 = 3;
+/// What is a good bargain for WAL, by measurement (`docs/decisions.md`).
+const COMPRESSION_LEVEL: i32 = 1;
+const COMPRESSION_THREADS: u32 = 2;
 
 /// Enough to fill a fast line at usual round trips, and nothing that a small store would mind.
 const CONCURRENCY: usize = 8;
@@ -40,6 +41,8 @@ pub(super) fn settings(sources: &Sources<'_>) -> Result<Settings> {
         spool: parsed(sources, "spool", values::absolute_path)?,
         compression_level: parsed(sources, "compression_level", values::compression_level)?
             .unwrap_or(COMPRESSION_LEVEL),
+        compression_threads: parsed(sources, "compression_threads", values::compression_threads)?
+            .unwrap_or(COMPRESSION_THREADS),
         concurrency: parsed(sources, "concurrency", values::concurrency)?.unwrap_or(CONCURRENCY),
         prefetch: parsed(sources, "prefetch", values::prefetch)?.unwrap_or(Prefetch::Auto),
         recipients: parsed(sources, "recipients", Recipients::parse)?.unwrap_or_default(),

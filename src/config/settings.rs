@@ -92,6 +92,8 @@ pub struct Settings {
     pub spool: Option<PathBuf>,
     /// zstd level of WAL and backups.
     pub compression_level: i32,
+    /// How many threads compress one WAL file.
+    pub compression_threads: u32,
     /// How many requests at once.
     pub concurrency: usize,
     /// How restore works ahead.

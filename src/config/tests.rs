@@ -65,7 +65,8 @@ fn one_setting_is_enough() {
     assert_eq!(settings.promote_timeout, Duration::from_secs(60));
     assert!(!settings.promote_needs_archive);
     assert_eq!(settings.spool, None);
-    assert_eq!((settings.compression_level, settings.concurrency, settings.prefetch), (3, 8, Prefetch::Auto));
+    assert_eq!((settings.compression_level, settings.concurrency, settings.prefetch), (1, 8, Prefetch::Auto));
+    assert_eq!(settings.compression_threads, 2);
     assert!(settings.recipients.is_empty() && settings.identities.is_empty());
 }
 
@@ -84,6 +85,7 @@ fn every_setting_has_its_effect_from_variable_and_file() {
         ("promote_needs_archive", "on"),
         ("spool", "/srv/spool"),
         ("compression_level", "9"),
+        ("compression_threads", "4"),
         ("concurrency", "17"),
         ("prefetch", "call"),
         ("recipients", &public),
@@ -105,6 +107,7 @@ fn every_setting_has_its_effect_from_variable_and_file() {
         assert!(settings.promote_needs_archive);
         assert_eq!(settings.spool, Some(PathBuf::from("/srv/spool")));
         assert_eq!((settings.compression_level, settings.concurrency, settings.prefetch), (9, 17, Prefetch::Call));
+        assert_eq!(settings.compression_threads, 4);
         assert_eq!(settings.recipients.to_string(), public);
         assert!(!settings.identities.is_empty());
         assert!(!format!("{settings:?}").contains(&secret[15..]));

@@ -85,6 +85,11 @@ pub(super) fn compression_level(text: &str) -> Value<i32> {
     number(text, 1, 19)
 }
 
+/// How many threads compress one WAL file: 1 to 16.
+pub(super) fn compression_threads(text: &str) -> Value<u32> {
+    number(text, 1, 16)
+}
+
 /// How many requests at once: 1 to 128.
 pub(super) fn concurrency(text: &str) -> Value<usize> {
     number(text, 1, 128)
@@ -297,6 +302,9 @@ mod tests {
         assert!(boolean("maybe").is_err() && boolean("").is_err());
         for (text, value) in [("1", Some(1)), ("19", Some(19)), ("0", None), ("20", None), ("-1", None), ("x", None)] {
             assert_eq!(compression_level(text).ok(), value, "{text}");
+        }
+        for (text, value) in [("1", Some(1)), ("16", Some(16)), ("0", None), ("17", None), ("auto", None)] {
+            assert_eq!(compression_threads(text).ok(), value, "{text}");
         }
         for (text, value) in
             [("1", Some(1)), ("128", Some(128)), ("0", None), ("129", None), ("-1", None), ("1.0", None)]

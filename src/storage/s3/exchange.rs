@@ -1,6 +1,7 @@
 //! What is seen of one request on the wire: its progress, and the head of its answer.
 
 use crate::storage::bounded::Progress;
+use aws_runtime::auth::PayloadSigningOverride;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
@@ -20,6 +21,8 @@ pub(super) struct Exchange {
     /// The request's body, shared with the SDK's copy.
     pub(super) body: Bytes,
     head: Arc<Mutex<Option<Head>>>,
+    /// The SHA-256 of the body, in hexadecimal, where it is known before the request is signed.
+    body_hash: Option<Arc<str>>,
 }
 
 /// The head of an answer.
@@ -32,7 +35,12 @@ pub(super) struct Head {
 impl Exchange {
     /// A request with this body that begins now.
     pub(super) fn start(body: Bytes) -> Self {
-        Self { progress: Progress::start(), body, head: Arc::default() }
+        Self { progress: Progress::start(), body, head: Arc::default(), body_hash: None }
+    }
+
+    /// The same, whose body has this SHA-256 (hexadecimal): it is signed without being hashed again.
+    pub(super) fn signed_as(self, body_hash: &str) -> Self {
+        Self { body_hash: Some(body_hash.into()), ..self }
     }
 
     /// The answer has begun.
@@ -52,10 +60,23 @@ impl Exchange {
     }
 }
 
-/// Gives the exchange to the HTTP client: after signing, so that nothing of it is signed or sent.
+/// Tells the signer what is known of the body, and gives the exchange to the HTTP client: after signing, so that nothing of it
+/// is signed or sent.
 impl Intercept for Exchange {
     fn name(&self) -> &'static str {
         "Exchange"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(hash) = &self.body_hash {
+            config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(hash.to_string()));
+        }
+        Ok(())
     }
 
     fn modify_before_transmit(

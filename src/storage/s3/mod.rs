@@ -7,6 +7,7 @@
 mod body;
 mod connect;
 mod credentials;
+mod digest;
 mod exchange;
 mod http;
 mod listing;
@@ -30,13 +31,12 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use base64::Engine;
 use bytes::Bytes;
 use connect::Connect;
+use digest::Digests;
 use exchange::{Exchange, Head};
 use http::Http;
 use hyper_util::client::proxy::matcher::Matcher;
-use md5::{Digest, Md5};
 use std::collections::TryReserveError;
 use std::future::Future;
 use std::ops::Range;
@@ -158,13 +158,14 @@ impl S3Storage {
 impl Storage for S3Storage {
     async fn put(&self, key: &Key, body: Bytes, mode: &PutMode, integrity: Integrity) -> StorageResult<Option<ETag>> {
         let operation = Operation { conditional: *mode != PutMode::Overwrite, ..self.operation("store", key.as_str()) };
-        let digest = content_md5(&body, integrity);
+        let digests = Digests::of(&body, integrity).await;
         let put = |client: Client, exchange: Exchange| {
+            let exchange = exchange.signed_as(&digests.sha256);
             let request = client
                 .put_object()
                 .bucket(&self.bucket)
                 .key(self.full(key))
-                .content_md5(&digest)
+                .content_md5(&digests.md5)
                 .body(ByteStream::new(SdkBody::from(body.clone())));
             let request = match mode {
                 PutMode::CreateOnly => request.if_none_match("*"),
@@ -289,16 +290,6 @@ fn host(endpoint: &Uri, bucket: &str, addressing: Addressing) -> Uri {
         Uri::builder().scheme(scheme).authority(format!("{bucket}.{authority}")).path_and_query("/").build().ok()
     });
     virtual_host.unwrap_or_else(|| endpoint.clone())
-}
-
-/// The integrity header: of the body, or of other bytes.
-fn content_md5(body: &[u8], integrity: Integrity) -> String {
-    let mut digest = Md5::new();
-    digest.update(body);
-    if integrity == Integrity::WrongOnPurpose {
-        digest.update(b"and something that is not sent");
-    }
-    base64::engine::general_purpose::STANDARD.encode(digest.finalize())
 }
 
 /// The body of a read, whole, and its tag. Less than announced is an error; so is a length that was not announced.

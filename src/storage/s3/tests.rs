@@ -656,3 +656,14 @@ fn whom_requests_go_to() {
         assert_eq!(host(&endpoint.parse().unwrap(), bucket, addressing).to_string(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_prepared_connection_has_shaken_hands_before_the_request() {
+    let server = tagged_by_connection().await;
+    let (url, authority) = behind_tls(&server).await;
+    let settings = S3Settings { ca_file: Some(authority.path().to_owned()), ..settings(&url) };
+    let storage = S3Storage::new(&settings, "bucket", "", Limits::new(Bounds::PATIENT)).unwrap();
+    storage.prepare();
+    assert_eq!(put(&storage, PutMode::CreateOnly).await.unwrap(), Some(ETag("\"1\"".to_owned())));
+    assert_eq!(server.requests().len(), 1);
+}
