@@ -23,8 +23,20 @@ const LONGEST: usize = 1023;
 
 /// Programs that archive, or pretend to, and not into our repository.
 const OTHERS: [&str; 14] = [
-    "cp", "mv", "ln", "dd", "rsync", "scp", "gzip", "aws", "wal-g", "wal-e", "pgbackrest", "pg_probackup",
-    "barman-wal-archive", "barman-cloud-wal-archive",
+    "cp",
+    "mv",
+    "ln",
+    "dd",
+    "rsync",
+    "scp",
+    "gzip",
+    "aws",
+    "wal-g",
+    "wal-e",
+    "pgbackrest",
+    "pg_probackup",
+    "barman-wal-archive",
+    "barman-cloud-wal-archive",
 ];
 
 pub(super) fn judge(facts: &Facts, report: &mut Report) {
@@ -63,16 +75,22 @@ fn archive_command(facts: &Facts) -> Finding {
     let (text, library) = (facts.setting(subject), facts.setting("archive_library"));
     match (text.is_empty(), library.is_empty()) {
         (false, false) if facts.major >= PgMajor(16) => {
-            return Finding::critical(subject, "archive_command and archive_library are both set: the server refuses both")
-                .advise("clear archive_library and reload");
+            return Finding::critical(
+                subject,
+                "archive_command and archive_library are both set: the server refuses both",
+            )
+            .advise("clear archive_library and reload");
         }
         (_, false) => {
             return Finding::critical(subject, "archive_library is set: archive_command is not called")
                 .advise("clear archive_library, set archive_command = 'walhalla-archive %p', and reload");
         }
         (true, true) => {
-            return Finding::critical(subject, "archive_command is empty: WAL piles up in pg_wal, and none is archived")
-                .advise(RIGHT);
+            return Finding::critical(
+                subject,
+                "archive_command is empty: WAL piles up in pg_wal, and none is archived",
+            )
+            .advise(RIGHT);
         }
         (false, true) => {}
     }
@@ -95,7 +113,8 @@ fn placeholders(facts: &Facts, subject: &'static str, expanded: &Expanded, neede
     }
     let right = if subject == "archive_command" { RIGHT } else { RIGHT_RESTORE };
     (!expanded.used.contains(&needed)).then(|| {
-        Finding::critical(subject, format!("{subject} has no %{needed}: the program does not learn which file")).advise(right)
+        Finding::critical(subject, format!("{subject} has no %{needed}: the program does not learn which file"))
+            .advise(right)
     })
 }
 
@@ -127,20 +146,25 @@ fn other_program(line: &Line) -> Finding {
             .advise(format!("{RIGHT}; then take a new backup: the WAL until now is lost"));
     }
     if name == "false" {
-        return Finding::critical(subject, "archive_command (false) always fails: WAL piles up in pg_wal").advise(RIGHT);
+        return Finding::critical(subject, "archive_command (false) always fails: WAL piles up in pg_wal")
+            .advise(RIGHT);
     }
     if OTHERS.contains(&name) {
         return Finding::critical(subject, format!("archive_command calls {name}: nothing comes into this repository"))
             .advise(RIGHT);
     }
-    Finding::warning(subject, format!("archive_command calls {name}, not walhalla-archive: what it does cannot be seen"))
-        .advise("call walhalla-archive itself, or see below whether segments arrive")
+    Finding::warning(
+        subject,
+        format!("archive_command calls {name}, not walhalla-archive: what it does cannot be seen"),
+    )
+    .advise("call walhalla-archive itself, or see below whether segments arrive")
 }
 
 fn hidden(subject: &'static str, line: &Line) -> Option<Finding> {
     line.hides_failure.then(|| {
         let text = format!("{subject} throws the program's exit status away: a failure looks like a success");
-        Finding::critical(subject, text).advise("remove what follows the program's arguments (`|| …`, `; …`, `| …`, `&`)")
+        Finding::critical(subject, text)
+            .advise("remove what follows the program's arguments (`|| …`, `; …`, `| …`, `&`)")
     })
 }
 
@@ -247,7 +271,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_repeated() {
-        for command in ["AWS_SECRET_ACCESS_KEY=hunter2 walhalla-archive %p %x", "KEY=hunter2 /bin/thing --password hunter2 %p"] {
+        for command in
+            ["AWS_SECRET_ACCESS_KEY=hunter2 walhalla-archive %p %x", "KEY=hunter2 /bin/thing --password hunter2 %p"]
+        {
             let finding = archive_command(&facts(17, &[("archive_command", command)]));
             assert!(!format!("{finding:?}").contains("hunter2"), "{finding:?}");
         }

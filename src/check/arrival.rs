@@ -34,7 +34,10 @@ pub(super) async fn judge(
             Ok(name) => {
                 let took = begun.elapsed().as_secs_f64();
                 report.measure("arrival", took, "s");
-                report.add(Finding::ok("arrival", format!("{name} came from the server into the repository in {took:.1} s")));
+                report.add(Finding::ok(
+                    "arrival",
+                    format!("{name} came from the server into the repository in {took:.1} s"),
+                ));
                 return true;
             }
             Err(finding) => finding,
@@ -73,7 +76,7 @@ async fn watch(
     facts: &Facts,
     cluster: Option<&Cluster>,
     deadline: &Deadline,
-) -> Result<WalFileName, Finding> {
+) -> Result<SegmentName, Finding> {
     let unknown = |error: Error| Finding::of_error("arrival", super::Severity::Unknown, &error);
     let Some(cluster) = cluster else { return Err(Finding::unknown("arrival", "the repository cannot be read")) };
     let name = switch(server, facts, deadline).await.map_err(unknown)?;
@@ -83,18 +86,18 @@ async fn watch(
     loop {
         match tokio::time::timeout_at(end, cluster.get(&key)).await {
             Ok(Ok(object)) => {
-                let whole = verify(object, name, facts).await;
-                return whole.map(|()| WalFileName::Segment(name)).map_err(|error| {
-                    Finding::of_error("arrival", super::Severity::Critical, &error.context(&key))
-                });
+                let whole = verify(object, WalFileName::Segment(name), facts).await;
+                return whole
+                    .map(|()| name)
+                    .map_err(|error| Finding::of_error("arrival", super::Severity::Critical, &error.context(&key)));
             }
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {}
             Ok(Err(error)) => return Err(unknown(error)),
-            Err(_) => return Err(too_late(request, name)),
+            Err(_) => return Err(too_late(request, name, deadline)),
         }
         if Instant::now() + pause >= end {
             tokio::time::sleep_until(end).await;
-            return Err(too_late(request, name));
+            return Err(too_late(request, name, deadline));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(GLANCE.1);
@@ -109,23 +112,30 @@ async fn switch(server: &mut Server, facts: &Facts, deadline: &Deadline) -> Resu
     Ok(SegmentName::at(facts.timeline, Lsn(end.0.saturating_sub(1)), facts.segment_size))
 }
 
-fn too_late(request: &Request, name: SegmentName) -> Finding {
+fn too_late(request: &Request, name: SegmentName, deadline: &Deadline) -> Finding {
+    if deadline.is_over() {
+        let finding = Finding::unknown("arrival", format!("{name} had not come when the time for all was over"));
+        return finding.advise("give it more with --timeout");
+    }
     let text = format!("{name} did not come into the repository within {} s", request.wait.as_secs());
     Finding::critical("arrival", text)
         .advise("read the server's log: walhalla-archive says there what failed; or wait longer with --wait")
 }
 
-/// The object is whole, and is this segment.
-pub(super) async fn verify(object: Object, name: SegmentName, facts: &Facts) -> Result<()> {
-    let (system, start) = (facts.system, name.start(facts.segment_size));
+/// The object is whole, and is this WAL file of this cluster.
+pub(super) async fn verify(object: Object, name: WalFileName, facts: &Facts) -> Result<()> {
+    let system = facts.system;
+    let start = match name {
+        WalFileName::Segment(segment) => segment.start(facts.segment_size),
+        _ => None,
+    };
     blocking(move || {
-        let header = codec::verify(&object.body).map_err(Error::from)?;
-        let subject = header.subject;
+        let subject = codec::verify(&object.body).map_err(Error::from)?.subject;
         let is_it = subject.kind == Kind::Wal
             && subject.system_identifier == system
             && subject.timeline == name.timeline().get()
-            && Some(subject.start) == start;
-        if is_it { Ok(()) } else { Err(Error::new(ErrorKind::Mismatch, "the object is not this segment")) }
+            && start.is_none_or(|start| subject.start == start);
+        if is_it { Ok(()) } else { Err(Error::new(ErrorKind::Mismatch, format!("the object is not {name}"))) }
     })
     .await
 }

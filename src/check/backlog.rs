@@ -25,7 +25,7 @@ const READ_THE_LOG: &str = "read the server's log: walhalla-archive says there w
 /// What the others go by.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    /// A segment that this server archived was seen in the repository, whole.
+    /// A file that this server archived was seen in the repository, whole.
     pub(super) proven: bool,
     /// The first segment that waits to be archived.
     pub(super) first_waiting: Option<SegmentName>,
@@ -94,7 +94,8 @@ async fn archiver(
 
 fn told(row: &ResultSet, archived: u64, failed: u64, last: &str) -> String {
     let ago: f64 = number(row.text(0, 6)).unwrap_or(0.0);
-    let failures = if failed == 0 { "none failed".to_owned() } else { format!("{failed} failed attempts, made good since") };
+    let failures =
+        if failed == 0 { "none failed".to_owned() } else { format!("{failed} failed attempts, made good since") };
     format!("{archived} files archived, the last {last}, {} ago; {failures}", span(ago))
 }
 
@@ -113,13 +114,11 @@ async fn believed(
     };
     match deadline.step("looking for what was archived last", cluster.get(&cluster.layout().wal(&name))).await {
         Ok(object) => {
-            if let WalFileName::Segment(segment) = name {
-                if let Err(error) = arrival::verify(object, segment, facts).await {
-                    let finding = Finding::of_error(subject, Severity::Critical, &error.context(last));
-                    return Ok(finding.advise("take a new backup: nothing can be restored across this segment"));
-                }
-                stats.proven = true;
+            if let Err(error) = arrival::verify(object, name, facts).await {
+                let finding = Finding::of_error(subject, Severity::Critical, &error.context(last));
+                return Ok(finding.advise("take a new backup: nothing can be restored across this file"));
             }
+            stats.proven = true;
             Ok(Finding::ok(subject, text))
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gap) => {
@@ -228,7 +227,9 @@ mod tests {
 
     #[test]
     fn spans() {
-        for (seconds, text) in [(-1.0, "0 s"), (1.4, "1 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (2.0e6, "23 d")] {
+        for (seconds, text) in
+            [(-1.0, "0 s"), (1.4, "1 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (2.0e6, "23 d")]
+        {
             assert_eq!(span(seconds), text);
         }
     }

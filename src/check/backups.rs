@@ -155,7 +155,8 @@ fn gaps(followed: &[Followed<'_>], newest: &Manifest, stats: Option<&Stats>) -> 
         let text = format!("{missing} is missing while later ones are there: it may still wait in pg_wal");
         return Finding::warning(subject, text).advise("wait, and check again");
     }
-    let text = format!("{missing} is missing behind backup {}: nothing beyond it can be restored from it", hole.backup.id);
+    let text =
+        format!("{missing} is missing behind backup {}: nothing beyond it can be restored from it", hole.backup.id);
     match is_newest(hole) {
         true => Finding::critical(subject, text).advise("take a new backup now, and find out who removed it"),
         false => Finding::warning(subject, format!("{text}; the newest backup has no gap"))

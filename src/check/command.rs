@@ -103,9 +103,8 @@ fn read_at(text: &str, program: &str, depth: usize) -> Line {
 }
 
 fn is_assignment(word: &str) -> bool {
-    word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    })
+    word.split_once('=')
+        .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 fn is_called(word: &str, program: &str) -> bool {
@@ -223,7 +222,11 @@ mod tests {
         let own = "walhalla-archive";
         for (text, program, arguments) in [
             ("walhalla-archive pg_wal/A", Some(own), "pg_wal/A"),
-            ("/opt/x/walhalla-archive --config '/etc/a b' \"pg_wal/A\"", Some("/opt/x/walhalla-archive"), "--config,/etc/a b,pg_wal/A"),
+            (
+                "/opt/x/walhalla-archive --config '/etc/a b' \"pg_wal/A\"",
+                Some("/opt/x/walhalla-archive"),
+                "--config,/etc/a b,pg_wal/A",
+            ),
             ("A=1 exec nice walhalla-archive pg_wal/A 2>>/tmp/log", Some(own), "pg_wal/A"),
             ("walhalla-archive pg_wal/A >/dev/null 2>&1", Some(own), "pg_wal/A"),
             ("sh -c 'walhalla-archive pg_wal/A'", Some(own), "pg_wal/A"),

@@ -6,7 +6,7 @@ use super::time::Deadline;
 use super::{Finding, Report, Request, Severity};
 use crate::account::Accounts;
 use crate::archive::data_directory::DataDirectory;
-use crate::config::{self, Settings};
+use crate::config::{self, Settings, StorageUrl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::{self, Spool};
 use crate::wire::Address;
@@ -226,7 +226,8 @@ fn look_up(host: &Host, word: &str) -> Result<PathBuf, (bool, String)> {
     let certain = host.environment.is_some();
     let places = known.unwrap_or_else(|| USUAL_PATH.into());
     let found = std::env::split_paths(&places).map(|place| host.data.path().join(place).join(word));
-    let is_program = |path: &PathBuf| path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
+    let is_program =
+        |path: &PathBuf| path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
     found.into_iter().find(is_program).ok_or_else(|| {
         let whose = if certain { "the server's PATH" } else { "the usual places" };
         (certain, format!("{word} is not in {whose} ({})", places.display()))
@@ -247,7 +248,7 @@ async fn version(host: &Host, path: &Path, deadline: &Deadline) -> Result<String
     };
     let output = deadline.bounded("running walhalla-archive --version", RUN, run).await.and_then(|output| {
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let told = text.strip_prefix("walhalla-archive ").map(str::to_owned);
+        let told = text.strip_prefix("walhalla-archive ").and_then(|rest| rest.rsplit(' ').next()).map(str::to_owned);
         told.filter(|_| output.status.success()).ok_or_else(|| {
             Error::new(ErrorKind::LocalIo, format!("{} --version: {}, and no version", path.display(), output.status))
         })
@@ -269,8 +270,11 @@ fn same_repository(request: &Request, host: &Host, arguments: &[String]) -> Resu
     if file.exists()
         && let Err(why) = host.may(&file, 4)
     {
-        return Err(Finding::critical("program", format!("the server's user cannot read the configuration file: {why}"))
-            .advise(format!("chgrp {} {} && chmod 640 {}", host.gid, file.display(), file.display())));
+        return Err(Finding::critical(
+            "program",
+            format!("the server's user cannot read the configuration file: {why}"),
+        )
+        .advise(format!("chgrp {} {} && chmod 640 {}", host.gid, file.display(), file.display())));
     }
     let theirs = config::load(given.as_deref(), &look).map_err(|error| {
         Finding::of_error("program", Severity::Critical, &error.context("walhalla-archive would refuse its settings"))
@@ -286,7 +290,8 @@ fn same_repository(request: &Request, host: &Host, arguments: &[String]) -> Resu
 
 fn is_same(theirs: &Settings, ours: &Settings) -> bool {
     let endpoint = |settings: &Settings| settings.s3.endpoint.as_deref().map(|it| it.trim_end_matches('/').to_owned());
-    theirs.storage == ours.storage && endpoint(theirs) == endpoint(ours)
+    let is_local = matches!(ours.storage, StorageUrl::File(_));
+    theirs.storage == ours.storage && (is_local || endpoint(theirs) == endpoint(ours))
 }
 
 /// Whether the server's user has a spool.

@@ -20,8 +20,9 @@ const NEWEST: PgMajor = PgMajor(18);
 const PREPARE: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
                        SET default_transaction_read_only = off";
 
-/// Settings that matter, those of majors that this server is not left out by the server.
-const SETTINGS: &str = "SELECT name, setting, pending_restart FROM pg_settings WHERE name IN ('archive_mode', \
+/// Settings that matter; a server leaves out those of other majors. `archive_command` is shown as "(disabled)" while archiving is
+/// off, but not as the value that RESET would bring back.
+const SETTINGS: &str = "SELECT name, CASE name WHEN 'archive_command' THEN reset_val ELSE setting END, pending_restart FROM pg_settings WHERE name IN ('archive_mode', \
      'archive_command', 'archive_library', 'archive_timeout', 'wal_level', 'max_wal_senders', 'max_replication_slots', \
      'wal_segment_size', 'restore_command', 'data_checksums', 'full_page_writes', 'fsync', 'server_version', \
      'server_version_num', 'data_directory')";
@@ -52,7 +53,10 @@ impl Server {
     pub(super) async fn ask(&mut self, deadline: &Deadline, what: &str, sql: &str) -> Result<ResultSet> {
         // Taken out: what is dropped in the middle is of no more use.
         let Some(mut connection) = self.connection.take() else {
-            return Err(Error::new(ErrorKind::Unavailable, format!("{what}: the server did not answer an earlier question")));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{what}: the server did not answer an earlier question"),
+            ));
         };
         let asked = deadline.bounded(what, ANSWER, async {
             let answer = connection.simple_query(sql).await;
@@ -227,12 +231,18 @@ fn describe(server: &Server, facts: &Facts) -> Finding {
         facts.position
     );
     if facts.major < PgMajor::OLDEST {
-        return Finding::critical("server", format!("{text}: older than {}, the oldest that is supported", PgMajor::OLDEST))
-            .advise("upgrade it with pg_upgrade or pg_dump");
+        return Finding::critical(
+            "server",
+            format!("{text}: older than {}, the oldest that is supported", PgMajor::OLDEST),
+        )
+        .advise("upgrade it with pg_upgrade or pg_dump");
     }
     if facts.major > NEWEST {
-        return Finding::warning("server", format!("{text}: newer than {NEWEST}, the newest this version was tried with"))
-            .advise("use a newer version of Walhalla");
+        return Finding::warning(
+            "server",
+            format!("{text}: newer than {NEWEST}, the newest this version was tried with"),
+        )
+        .advise("use a newer version of Walhalla");
     }
     Finding::ok("server", text)
 }

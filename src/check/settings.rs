@@ -18,8 +18,10 @@ pub(super) fn judge(facts: &Facts, report: &mut Report) {
 
 fn wal_level(facts: &Facts) -> Finding {
     match facts.setting("wal_level") {
-        "minimal" => Finding::critical("wal_level", "wal_level = minimal: its WAL cannot be used for archiving or backups")
-            .advise("set wal_level = replica, archive_mode = on and max_wal_senders = 10, and restart the server"),
+        "minimal" => {
+            Finding::critical("wal_level", "wal_level = minimal: its WAL cannot be used for archiving or backups")
+                .advise("set wal_level = replica, archive_mode = on and max_wal_senders = 10, and restart the server")
+        }
         level => Finding::ok("wal_level", format!("wal_level = {level}")),
     }
 }
@@ -66,12 +68,18 @@ pub(super) fn archive_timeout(facts: &Facts) -> Finding {
     let seconds = facts.setting("archive_timeout").parse::<u64>().unwrap_or(0);
     let subject = "archive_timeout";
     if seconds == 0 {
-        return Finding::warning(subject, "archive_timeout = 0: on a quiet server a commit may wait for ever to be archived")
-            .advise("set archive_timeout = 300 (the most that may be lost, in seconds) and reload");
+        return Finding::warning(
+            subject,
+            "archive_timeout = 0: on a quiet server a commit may wait for ever to be archived",
+        )
+        .advise("set archive_timeout = 300 (the most that may be lost, in seconds) and reload");
     }
     if seconds > LONGEST_TIMEOUT {
-        return Finding::warning(subject, format!("archive_timeout = {seconds} s: so much may be lost on a quiet server"))
-            .advise("set archive_timeout = 300 and reload");
+        return Finding::warning(
+            subject,
+            format!("archive_timeout = {seconds} s: so much may be lost on a quiet server"),
+        )
+        .advise("set archive_timeout = 300 and reload");
     }
     Finding::ok(subject, format!("archive_timeout = {seconds} s: the most that a quiet server may lose"))
 }

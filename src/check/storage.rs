@@ -59,7 +59,9 @@ pub(super) async fn judge(
     }
     report.add(identity(cluster, facts, deadline).await);
     match &request.settings.storage {
-        StorageUrl::File(root) if !is_ours(root, cluster.layout().system()) => foreign_directory(cluster, deadline, report).await,
+        StorageUrl::File(root) if !is_ours(root, cluster.layout().system()) => {
+            foreign_directory(cluster, deadline, report).await
+        }
         storage => {
             let is_local = matches!(storage, StorageUrl::File(_));
             examine(cluster, opened, facts, is_local, deadline, report).await;
@@ -90,7 +92,8 @@ async fn missing(opened: &Opened, cluster: &Cluster, deadline: &Deadline) -> Fin
             "name this cluster's repository with WALHALLA_STORAGE; a new one: run walhalla init",
         ),
     };
-    Finding::critical("identity", format!("the repository has no cluster.json of cluster {system}: {text}")).advise(advice)
+    Finding::critical("identity", format!("the repository has no cluster.json of cluster {system}: {text}"))
+        .advise(advice)
 }
 
 async fn identity(cluster: &Cluster, facts: Option<&Facts>, deadline: &Deadline) -> Finding {
@@ -196,7 +199,9 @@ fn listing(shown: &Examination) -> Finding {
                 .advise("use a storage that lists what it acknowledged")
         }
         Ok(_) if exact => Finding::ok(subject, "lists what was just stored; from a key on, exactly"),
-        Ok(_) => Finding::ok(subject, "lists what was just stored; from a key on not exactly, so all is listed each time"),
+        Ok(_) => {
+            Finding::ok(subject, "lists what was just stored; from a key on not exactly, so all is listed each time")
+        }
     }
 }
 
@@ -254,7 +259,11 @@ fn clock(shown: &Examination, facts: Option<&Facts>) -> (Finding, Option<f64>) {
         true => ("the server's", ahead - server),
         false => ("this machine's", ahead),
     };
-    let text = format!("the storage's clock is {:.0} s {} {whose}", worst.abs(), if worst < 0.0 { "behind" } else { "ahead of" });
+    let text = format!(
+        "the storage's clock is {:.0} s {} {whose}",
+        worst.abs(),
+        if worst < 0.0 { "behind" } else { "ahead of" }
+    );
     let finding = match worst.abs() {
         skew if skew >= SKEW_REFUSED => Finding::critical(subject, text),
         skew if skew >= SKEW => Finding::warning(subject, text),

@@ -23,6 +23,11 @@ impl Deadline {
         self.0.min(Instant::now() + limit)
     }
 
+    /// Whether it has come.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.0
+    }
+
     /// Does one step. Of kind `Unavailable` where it takes too long.
     pub(super) async fn step<T>(&self, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.bounded(doing, STEP, work).await
@@ -35,15 +40,14 @@ impl Deadline {
         limit: Duration,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        if Instant::now() >= self.0 {
+        if self.is_over() {
             return Err(no_time().context(doing));
         }
         timeout_at(self.within(limit), work).await.unwrap_or_else(|_| {
-            let text = match Instant::now() >= self.0 {
-                true => return Err(no_time().context(doing)),
-                false => format!("{doing}: no end within {} s", limit.as_secs()),
-            };
-            Err(Error::new(ErrorKind::Unavailable, text))
+            if self.is_over() {
+                return Err(no_time().context(doing));
+            }
+            Err(Error::new(ErrorKind::Unavailable, format!("{doing}: no end within {} s", limit.as_secs())))
         })
     }
 }

@@ -514,6 +514,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn examined_each_trial_by_itself() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let shown = cluster(&shelf).examine().await;
+        assert_eq!(shown.capabilities(), Some(Capabilities::ALL));
+        assert!(shown.put.is_ok() && shown.get.is_ok() && shown.list.is_ok_and(|listed| listed.complete));
+        assert_eq!(shelf.keys(), ["7/probe/checksum", "7/probe/create", "7/probe/match"]);
+        let denied = |error: &StorageError| error.kind == StorageErrorKind::Denied;
+        for operation in ["PUT", "GET", "LIST"] {
+            let shelf = Arc::new(Shelf::new(Personality::PROBED));
+            let key = if operation == "LIST" { "probe/" } else { "probe/create" };
+            shelf.fault(operation, key, Fault::Fail(StorageErrorKind::Denied));
+            let shown = cluster(&shelf).examine().await;
+            assert_eq!(shown.put.as_ref().is_err_and(denied), operation == "PUT");
+            assert_eq!(shown.get.as_ref().is_err_and(denied), operation == "GET");
+            assert_eq!(shown.list.as_ref().is_err_and(denied), operation == "LIST");
+            assert_eq!(shown.create_only.is_none(), operation == "PUT", "nothing is tried that was just refused");
+            assert_eq!(shown.start_after.is_none(), operation == "LIST");
+        }
+        // A store without conditions lets us store all the same.
+        let create = Condition::Unsupported;
+        let shelf = Arc::new(Shelf::new(Personality { create, ..Personality::PROBED }));
+        let shown = cluster(&shelf).examine().await;
+        assert!(shown.put.is_ok() && shown.list.is_ok_and(|listed| listed.complete));
+        assert!(matches!(shown.create_only, Some(Ok(false))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_it_may_delete_is_asked_once_a_week() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let (_dir, spool) = spool();
+        let open = || Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool.clone())).cluster(SYSTEM);
+        shelf.fault("DELETE", "probe/delete", Fault::Fail(StorageErrorKind::Unavailable));
+        assert!(open().may_delete().await.is_err());
+        shelf.fault("DELETE", "probe/delete", Fault::Fail(StorageErrorKind::Denied));
+        assert!(!open().may_delete().await.unwrap());
+        assert_eq!(shelf.requests(), ["DELETE 7/probe/delete"; 2]);
+        assert!(!open().may_delete().await.unwrap());
+        assert_eq!(shelf.requests(), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn remembered_in_the_spool_for_a_week() {
         let shelf = Arc::new(Shelf::new(Personality::PROBED));
         let (_dir, spool) = spool();

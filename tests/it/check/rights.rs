@@ -39,6 +39,12 @@ fn with_put_get_and_list_everything_works() {
     let copy = builder.adopt(&copy);
     copy.start().unwrap();
     copy.wait_sql("SELECT a FROM t", "42", LONG);
+    // Nor was anything asked for outside of the prefix, to which a policy binds the key.
+    let below = format!("{PREFIX}/");
+    for request in site.s3.requests() {
+        assert!(["PUT", "GET", "DELETE"].contains(&request.method.as_str()), "{request:?}");
+        assert!(request.key.starts_with(&below) || request.prefix.starts_with(&below), "{request:?}");
+    }
 }
 
 #[test]

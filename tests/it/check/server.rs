@@ -16,7 +16,11 @@ fn a_server_that_is_not_there() {
         checked.expect(subject, "unknown", &["the server cannot be asked"]);
     }
     // The rest is looked at all the same: the repository holds one cluster only.
-    checked.expect("permissions", "ok", &[]).expect("gaps", "ok", &[]).expect("window", "ok", &["one can restore from"]);
+    checked.expect("permissions", "ok", &[]).expect("gaps", "ok", &[]).expect(
+        "window",
+        "ok",
+        &["one can restore from"],
+    );
 }
 
 #[test]
@@ -33,7 +37,11 @@ fn a_role_that_may_not() {
         let dsn = format!("host=127.0.0.1 port={} user=watcher", server.port());
         let checked = site.check_at(&dsn, &[]);
         checked.expect_status(3);
-        checked.expect("role", "unknown", &["watcher", "GRANT pg_monitor", "GRANT EXECUTE ON FUNCTION pg_switch_wal()"]);
+        checked.expect(
+            "role",
+            "unknown",
+            &["watcher", "GRANT pg_monitor", "GRANT EXECUTE ON FUNCTION pg_switch_wal()"],
+        );
         checked.expect("arrival", "unknown", &["pg_switch_wal"]).expect("backlog", "unknown", &["GRANT pg_monitor"]);
         // What it cannot see it can still conclude: the last that counts as archived is there.
         checked.expect("archiver", "ok", &[]).expect("lag", "ok", &[]).expect("program", "ok", &["works"]);
@@ -100,7 +108,7 @@ fn a_server_that_says_nothing_ends_no_check() {
     let site = Site::new();
     let server = site.ready(15);
     let proxy = Proxy::to(server.port());
-    proxy.plan(|_| Plan::black_hole());
+    proxy.always(Plan::silence());
     let dsn = format!("host=127.0.0.1 port={} user=postgres sslmode=disable", proxy.port());
     let checked = site.check_at(&dsn, &["--timeout", "20s"]);
     checked.expect_status(2).expect("server", "critical", &["no end within 15 s"]);
@@ -124,6 +132,7 @@ fn wrong_arguments_and_settings_are_unknown() {
     ] {
         site.check_at(&dsn, more).expect_status(3).expect("settings", "unknown", &[words]);
     }
-    let checked = Checked::of(site.walhalla_with(&vec![("WALHALLA_CONFIG", "/dev/null".to_owned())], &["check", "--json"]));
+    let checked =
+        Checked::of(site.walhalla_with(&vec![("WALHALLA_CONFIG", "/dev/null".to_owned())], &["check", "--json"]));
     checked.expect_status(3).expect("settings", "unknown", &["WALHALLA_STORAGE"]);
 }

@@ -42,7 +42,8 @@ fn no_bucket_no_store_no_credentials() {
             *value = "wrong".to_owned();
         }
     }
-    let checked = Checked::of(site.walhalla_with(&variables, &["check", "--json", "--no-switch", "--dsn", &server.dsn()]));
+    let checked =
+        Checked::of(site.walhalla_with(&variables, &["check", "--json", "--no-switch", "--dsn", &server.dsn()]));
     checked.expect_status(2).expect("permissions", "critical", &["put, get, list", "SignatureDoesNotMatch"]);
 
     site.s3.down();
@@ -54,7 +55,8 @@ fn no_bucket_no_store_no_credentials() {
             *value = format!("http://127.0.0.1:{}", free_port());
         }
     }
-    let checked = Checked::of(site.walhalla_with(&variables, &["check", "--json", "--no-switch", "--dsn", &server.dsn()]));
+    let checked =
+        Checked::of(site.walhalla_with(&variables, &["check", "--json", "--no-switch", "--dsn", &server.dsn()]));
     checked.expect("storage", "critical", &["127.0.0.1"]);
 }
 
@@ -73,12 +75,9 @@ fn a_store_that_hangs_ends_no_check() {
 fn clocks() {
     let site = Site::new();
     let server = site.ready(15);
-    for (clock, severity, words) in [
-        (0, "ok", "agree"),
-        (30, "ok", "30 s ahead"),
-        (120, "warning", "ahead of"),
-        (-120, "warning", "behind"),
-    ] {
+    for (clock, severity, words) in
+        [(0, "ok", "agree"), (30, "ok", "30 s ahead"), (120, "warning", "ahead of"), (-120, "warning", "behind")]
+    {
         site.s3.personality(|personality| personality.clock = clock);
         let checked = site.check(&server, &["--no-switch"]);
         checked.expect("clock", severity, &[if clock == 30 { "ahead of" } else { words }]);
@@ -106,7 +105,9 @@ fn somebody_elses_repository() {
     // In its own folder, and it says something else.
     let system = other.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
     let json = |major: u32, size: u64| {
-        format!("{{\"format\":1,\"system_identifier\":\"{system}\",\"postgres_major\":{major},\"wal_segment_size\":{size}}}\n")
+        format!(
+            "{{\"format\":1,\"system_identifier\":\"{system}\",\"postgres_major\":{major},\"wal_segment_size\":{size}}}\n"
+        )
     };
     let key = format!("{PREFIX}/{system}/cluster.json");
     for (content, words) in [

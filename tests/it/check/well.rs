@@ -6,9 +6,33 @@ use crate::support::skipped;
 
 /// Everything there is, in the order of the story: stable names, which monitoring may rely on.
 const SUBJECTS: [&str; 27] = [
-    "server", "role", "wal_level", "senders", "durability", "data_checksums", "archive_mode", "archive_command",
-    "archive_timeout", "restore_command", "spool", "program", "storage", "encryption", "identity", "permissions", "listing",
-    "create_only", "integrity", "if_match", "delete", "clock", "arrival", "archiver", "backlog", "pg_wal", "lag",
+    "server",
+    "role",
+    "wal_level",
+    "senders",
+    "durability",
+    "data_checksums",
+    "archive_mode",
+    "archive_command",
+    "archive_timeout",
+    "restore_command",
+    "spool",
+    "program",
+    "storage",
+    "encryption",
+    "identity",
+    "permissions",
+    "listing",
+    "create_only",
+    "integrity",
+    "if_match",
+    "delete",
+    "clock",
+    "arrival",
+    "archiver",
+    "backlog",
+    "pg_wal",
+    "lag",
 ];
 
 const BEHIND: [&str; 3] = ["backups", "gaps", "window"];
@@ -94,7 +118,12 @@ fn a_directory_and_the_program_from_the_path() {
 
     // Root, who checks, leaves nothing that is root's in it.
     if user::is_root() {
-        let output = binaries::run(&binaries::walhalla(), &["check", "--json", "--dsn", &server.dsn()], &variables, site.home.path());
+        let output = binaries::run(
+            &binaries::walhalla(),
+            &["check", "--json", "--dsn", &server.dsn()],
+            &variables,
+            site.home.path(),
+        );
         let checked = Checked::of(output);
         checked.expect_status(0).expect("permissions", "skipped", &["directory's owner"]);
         let mut folders = vec![repository];
