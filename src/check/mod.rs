@@ -212,7 +212,7 @@ async fn archived(
     Some(backlog::judge(request, server, facts, cluster, arrived, deadline, report).await)
 }
 
-/// The same trouble for everything that could not be looked at because of it.
+/// For what is not begun any more.
 fn no_time() -> Error {
     Error::new(ErrorKind::Unavailable, "no time was left").hint("give it more with --timeout")
 }
@@ -222,7 +222,7 @@ fn number<T: std::str::FromStr>(text: Option<std::borrow::Cow<'_, str>>) -> Opti
     text.and_then(|text| text.trim().parse().ok())
 }
 
-/// What is only worth saying where it is known.
+/// What every server tells.
 fn or_unknown<T>(value: Option<T>, what: &str) -> Result<T> {
     value.ok_or_else(|| Error::new(ErrorKind::Protocol, format!("the server does not tell {what}")))
 }

@@ -33,10 +33,9 @@ const POSITION: &str = "SELECT pg_is_in_recovery(), (SELECT system_identifier FR
      CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, \
      extract(epoch FROM clock_timestamp())::float8";
 
-const ROLE: &str = "SELECT rolname, rolsuper, rolreplication OR rolsuper, \
+const ROLE: &str = "SELECT rolreplication OR rolsuper, \
      has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE') AND has_function_privilege('pg_ls_waldir()', 'EXECUTE'), \
-     has_function_privilege('pg_switch_wal()', 'EXECUTE'), \
-     pg_has_role('pg_read_all_settings', 'USAGE') FROM pg_roles WHERE rolname = current_user";
+     has_function_privilege('pg_switch_wal()', 'EXECUTE') FROM pg_roles WHERE rolname = current_user";
 
 /// A server that can be asked, until it does not answer in time.
 #[derive(Debug)]
@@ -210,7 +209,7 @@ fn understand(
         // A standby that has replayed nothing yet tells none.
         position: number(position.text(0, 3)).unwrap_or(Lsn::INVALID),
         clock_ahead: now - between(clock),
-        rights: Rights { replication: is(role, 2), look: is(role, 3), switch: is(role, 4) },
+        rights: Rights { replication: is(role, 0), look: is(role, 1), switch: is(role, 2) },
         settings: all,
     })
 }

@@ -238,7 +238,10 @@ async fn examine(storage: &dyn Storage, layout: Layout) -> Examination {
     if shown.put.is_ok() {
         shown.create_only = Some(creates_only(storage, &key).await);
         shown.verifies_integrity = Some(verifies(storage, &layout.probe("checksum")).await);
-        shown.if_match = Some(matches(storage, &layout.probe("match")).await);
+        shown.if_match = Some(match matches(storage, &layout.probe("match")).await {
+            Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => Ok(false),
+            answer => answer,
+        });
     }
     if shown.list.is_ok() {
         shown.start_after = Some(starts_after(storage, &layout.probes()).await);
@@ -538,6 +541,9 @@ mod tests {
         let shown = cluster(&shelf).examine().await;
         assert!(shown.put.is_ok() && shown.list.is_ok_and(|listed| listed.complete));
         assert!(matches!(shown.create_only, Some(Ok(false))));
+        let if_match = Condition::Unsupported;
+        let shelf = Arc::new(Shelf::new(Personality { if_match, ..Personality::PROBED }));
+        assert!(matches!(cluster(&shelf).examine().await.if_match, Some(Ok(false))));
     }
 
     #[tokio::test(start_paused = true)]

