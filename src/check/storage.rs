@@ -169,10 +169,10 @@ async fn examine(
 /// What the archiver needs: put, get, list.
 fn permissions(shown: &Examination) -> Finding {
     let subject = "permissions";
-    let list = shown.list.as_ref().map(|_| ());
+    let list = shown.list.as_ref().map(|_| &());
     let rights = [
-        ("put", "s3:PutObject on the prefix", shown.put.as_ref().map(|()| ())),
-        ("get", "s3:GetObject on the prefix", shown.get.as_ref().map(|()| ())),
+        ("put", "s3:PutObject on the prefix", shown.put.as_ref()),
+        ("get", "s3:GetObject on the prefix", shown.get.as_ref()),
         ("list", "s3:ListBucket on the bucket", list),
     ];
     let denied = |error: &StorageError| error.kind == StorageErrorKind::Denied;
