@@ -119,6 +119,42 @@ fn restore_kind(kind: ErrorKind) -> u8 {
     }
 }
 
+/// How `walhalla check` ended, as the plugins of Nagios and its kin say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CheckOutcome {
+    /// All is well.
+    Ok,
+    /// Something should be seen to.
+    Warning,
+    /// WAL may be lost, or nothing could be restored.
+    Critical,
+    /// Something could not be looked at, and nothing worse was found; or the arguments or settings are wrong.
+    Unknown,
+}
+
+/// The status of `walhalla check`: 0 to 3. It has no other, whatever goes wrong.
+pub fn check_status(outcome: CheckOutcome) -> u8 {
+    match outcome {
+        CheckOutcome::Ok => SUCCESS,
+        CheckOutcome::Warning => 1,
+        CheckOutcome::Critical => 2,
+        CheckOutcome::Unknown => 3,
+    }
+}
+
+fn check_table() -> String {
+    let mut table = String::from("| outcome | status |\n|---|---|\n");
+    for (outcome, words) in [
+        (CheckOutcome::Ok, "OK"),
+        (CheckOutcome::Warning, "WARNING"),
+        (CheckOutcome::Critical, "CRITICAL"),
+        (CheckOutcome::Unknown, "UNKNOWN; also wrong arguments or settings"),
+    ] {
+        row(&mut table, words, &[check_status(outcome)]);
+    }
+    table
+}
+
 /// The kinds one after another, from [`ErrorKind::NotFound`] on.
 fn following(kind: ErrorKind) -> Option<ErrorKind> {
     Some(match kind {
@@ -161,8 +197,8 @@ fn words(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The tables of `docs/exit-codes.md`, in this order: `walhalla-restore`, `walhalla-archive`, `walhalla`.
-pub fn markdown() -> [String; 3] {
+/// The tables of `docs/exit-codes.md`, in this order: `walhalla-restore`, `walhalla-archive`, `walhalla`, `walhalla check`.
+pub fn markdown() -> [String; 4] {
     let plain = |status: fn(ErrorKind) -> u8| {
         let mut table = String::from("| outcome | status |\n|---|---|\n| done | 0 |\n");
         row(&mut table, "wrong arguments", &[USAGE]);
@@ -171,7 +207,7 @@ pub fn markdown() -> [String; 3] {
         }
         table
     };
-    [restore_table(), plain(archive_kind), plain(operator_kind)]
+    [restore_table(), plain(archive_kind), plain(operator_kind), check_table()]
 }
 
 /// The columns of `walhalla-restore`'s table.

@@ -15,13 +15,15 @@
 //! | 4 | [`repo`] | what objects mean |
 //! | 5 | [`reach`] | how far one can go: timelines, WAL without a hole |
 //! | 5 | [`archive`] | one WAL file in, one WAL file out |
-//! | 6 | [`backup`], [`restore`], [`prune`], [`demo`] | the verbs |
+//! | 6 | [`backup`], [`restore`], [`check`], [`prune`], [`demo`] | the verbs |
 //! | 7 | [`cli`] | arguments and output |
 
 pub mod account;
 pub mod archive;
 #[cfg(feature = "cli")]
 pub mod backup;
+#[cfg(feature = "cli")]
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use walhalla::{cli, exit};
 
 fn main() -> ExitCode {
-    let arguments = match cli::parse(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let arguments = match cli::parse(words.iter().cloned()) {
         Ok(arguments) => arguments,
-        Err(refusal) => return cli::refuse(&refusal),
+        Err(refusal) => return cli::refuse(&refusal, &words),
     };
     match cli::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             cli::complain(&error);
             ExitCode::from(exit::operator_status(&error))

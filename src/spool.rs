@@ -128,7 +128,11 @@ fn first_usable(places: Vec<PathBuf>, data_directory: Option<&Path>) -> Option<S
 }
 
 fn default_places() -> Vec<PathBuf> {
-    let user = rustix::process::geteuid().as_raw();
+    places(rustix::process::geteuid().as_raw())
+}
+
+/// Where a user's spool is looked for by default, best first.
+pub fn places(user: u32) -> Vec<PathBuf> {
     places_of(user, Path::new(SYSTEM_SPOOL), &Accounts::read())
 }
 

@@ -27,6 +27,8 @@ pub struct Arguments {
 pub enum Verb {
     /// Prove that the storage works, write the cluster's identity, and print the lines for postgresql.conf
     Init(Init),
+    /// Check everything end to end: server, storage, a segment arriving, backups, gaps; a line each, with what to do
+    Check(Box<Check>),
     /// Take a base backup over the replication protocol, straight to the storage
     Backup(Backup),
     /// Show the backups, and from when to when each can be restored
@@ -73,6 +75,56 @@ pub struct Init {
     /// Write the settings given into FILE (0640, group of the server's user); never over another file
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = crate::config::DEFAULT_FILE)]
     pub write_config: Option<PathBuf>,
+}
+
+/// `walhalla check`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status, as Nagios plugins have it: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. What cannot be looked at is UNKNOWN, never OK.
+
+Ends one WAL segment early, to see it arrive; a role needs EXECUTE on pg_switch_wal() for that, and pg_monitor for the rest.
+On the server's machine, as the server's user or root, it sees more: the program, the server's environment, the spool.
+For a monitoring system that asks every few minutes: walhalla check --nagios --no-switch")]
+pub struct Check {
+    /// The server
+    #[command(flatten)]
+    pub server: Server,
+    /// The cluster's system identifier, where the server cannot be asked and the repository holds several
+    #[arg(long, value_name = "ID")]
+    pub cluster: Option<String>,
+    /// End no WAL segment to see it arrive
+    #[arg(long)]
+    pub no_switch: bool,
+    /// How long to wait for that segment
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub wait: String,
+    /// How long everything may take together
+    #[arg(long, value_name = "TIME", default_value = "3min")]
+    pub timeout: String,
+    /// Warn where this many files wait to be archived
+    #[arg(long, value_name = "FILES", default_value_t = 64)]
+    pub backlog_warning: u64,
+    /// Critical where this many files wait to be archived
+    #[arg(long, value_name = "FILES", default_value_t = 512)]
+    pub backlog_critical: u64,
+    /// Warn where a file has waited this long
+    #[arg(long, value_name = "TIME", default_value = "5min")]
+    pub delay_warning: String,
+    /// Critical where a file has waited this long
+    #[arg(long, value_name = "TIME", default_value = "30min")]
+    pub delay_critical: String,
+    /// Warn where the newest backup is this old
+    #[arg(long, value_name = "TIME", default_value = "26h")]
+    pub backup_age_warning: String,
+    /// Critical where the newest backup is this old
+    #[arg(long, value_name = "TIME", default_value = "50h")]
+    pub backup_age_critical: String,
+    /// Print JSON (docs/json.md)
+    #[arg(long, conflicts_with = "nagios")]
+    pub json: bool,
+    /// Put the closing line first, which is the one that monitoring systems show, and leave out what is OK
+    #[arg(long)]
+    pub nagios: bool,
 }
 
 /// `walhalla backup`

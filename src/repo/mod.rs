@@ -27,4 +27,5 @@ pub use history::ArchivedHistory;
 pub use identity::ClusterIdentity;
 pub use layout::Layout;
 pub use manifest::Manifest;
+pub use probe::{Examination, Listed};
 pub use repository::{Cluster, Deposited, Repository};

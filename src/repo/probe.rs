@@ -14,10 +14,11 @@ use crate::storage::{
 };
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 const NOTE: &str = "probe";
+const DELETE_NOTE: &str = "delete";
 const SOUND: &[u8] = b"walhalla probe\n";
 const STRAY: &[u8] = b"walhalla probe: this must never be stored\n";
 
@@ -48,6 +49,49 @@ pub(super) enum Need {
     All,
 }
 
+/// What each trial of a storage showed.
+#[derive(Debug)]
+pub struct Examination {
+    /// Whether it lets us store.
+    pub put: StorageResult<()>,
+    /// Whether it lets us read.
+    pub get: StorageResult<()>,
+    /// What a listing showed.
+    pub list: StorageResult<Listed>,
+    /// [`Capabilities::create_only`]; `None` where it lets us not store, or could not be asked.
+    pub create_only: Option<StorageResult<bool>>,
+    /// [`Capabilities::verifies_integrity`].
+    pub verifies_integrity: Option<StorageResult<bool>>,
+    /// [`Capabilities::if_match`].
+    pub if_match: Option<StorageResult<bool>>,
+    /// [`Capabilities::start_after`].
+    pub start_after: Option<StorageResult<bool>>,
+}
+
+/// What a listing showed.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// Whether what had just been stored was in it.
+    pub complete: bool,
+    /// The store's clock, where it tells.
+    pub date: Option<SystemTime>,
+    /// Our clock before and after.
+    pub asked: (SystemTime, SystemTime),
+}
+
+impl Examination {
+    /// What is to be remembered: everything came out.
+    fn capabilities(&self) -> Option<Capabilities> {
+        let shown = |answer: &Option<StorageResult<bool>>| answer.as_ref()?.as_ref().ok().copied();
+        Some(Capabilities {
+            create_only: shown(&self.create_only)?,
+            verifies_integrity: shown(&self.verifies_integrity)?,
+            if_match: shown(&self.if_match)?,
+            start_after: shown(&self.start_after)?,
+        })
+    }
+}
+
 impl Learnt {
     fn get(&self) -> Option<Known> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,6 +116,34 @@ impl Cluster {
     pub async fn probe(&self) -> Result<Capabilities> {
         self.forget_notes();
         self.learn(Need::All).await
+    }
+
+    /// Tries everything, each by itself, and remembers it if all of it came out: what `check` tells line by line. Never an error:
+    /// what could not be tried says why.
+    pub async fn examine(&self) -> Examination {
+        let _one_at_a_time = self.learnt.probing.lock().await;
+        let shown = examine(self.storage.as_ref(), self.layout).await;
+        if let Some(capabilities) = shown.capabilities() {
+            self.learnt.set(Some(Known { capabilities, whole: true, at: Instant::now() }));
+            notes::remember(self.spool.as_ref(), NOTE, self.storage.location(), capabilities);
+        }
+        shown
+    }
+
+    /// Whether the storage lets us delete, tried on a key that never exists. The answer is remembered for a week, because a bucket
+    /// that keeps versions keeps a marker of each try.
+    pub async fn may_delete(&self) -> StorageResult<bool> {
+        let place = self.storage.location();
+        if let Some(known) = notes::recall(self.spool.as_ref(), DELETE_NOTE, place) {
+            return Ok(known);
+        }
+        let may = match self.storage.delete(&self.layout.probe("delete")).await {
+            Ok(()) => true,
+            Err(error) if error.kind == StorageErrorKind::Denied => false,
+            Err(error) => return Err(error),
+        };
+        notes::remember(self.spool.as_ref(), DELETE_NOTE, place, may);
+        Ok(may)
     }
 
     pub(super) async fn learn(&self, need: Need) -> Result<Capabilities> {
@@ -145,6 +217,46 @@ async fn probe(storage: &dyn Storage, layout: Layout, whole: bool) -> StorageRes
         if_match: shown(matches(storage, &layout.probe("match")).await)?,
         start_after: shown(starts_after(storage, &layout.probes()).await)?,
     })
+}
+
+async fn examine(storage: &dyn Storage, layout: Layout) -> Examination {
+    let key = layout.probe("create");
+    let put = match put(storage, &key, SOUND, PutMode::CreateOnly).await {
+        Ok(()) => Ok(()),
+        // It looked at the condition, so it would have stored.
+        Err(error) if error.kind == StorageErrorKind::Precondition => Ok(()),
+        // The way of stores without conditions.
+        Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => {
+            put(storage, &layout.probe("checksum"), SOUND, PutMode::Overwrite).await
+        }
+        Err(error) => Err(error),
+    };
+    let get = look(storage, &key).await.map(drop);
+    let list = listed(storage, layout).await;
+    let mut shown =
+        Examination { put, get, list, create_only: None, verifies_integrity: None, if_match: None, start_after: None };
+    if shown.put.is_ok() {
+        shown.create_only = Some(creates_only(storage, &key).await);
+        shown.verifies_integrity = Some(verifies(storage, &layout.probe("checksum")).await);
+        shown.if_match = Some(match matches(storage, &layout.probe("match")).await {
+            Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => Ok(false),
+            answer => answer,
+        });
+    }
+    if shown.list.is_ok() {
+        shown.start_after = Some(starts_after(storage, &layout.probes()).await);
+    }
+    shown
+}
+
+/// Lists the probes, which have just been stored.
+async fn listed(storage: &dyn Storage, layout: Layout) -> StorageResult<Listed> {
+    let before = SystemTime::now();
+    let page = storage.list(&ListRequest::prefix(layout.probes())).await?;
+    let asked = (before, SystemTime::now());
+    let any = ["create", "checksum", "match"].map(|name| layout.probe(name));
+    let complete = page.entries.iter().any(|entry| any.contains(&entry.key));
+    Ok(Listed { complete, date: page.date, asked })
 }
 
 async fn put(storage: &dyn Storage, key: &Key, body: &'static [u8], mode: PutMode) -> StorageResult<()> {
@@ -402,6 +514,50 @@ mod tests {
         // Who may not even write is told so.
         shelf.fault("PUT", "probe/create", Fault::Fail(StorageErrorKind::Denied));
         assert_eq!(cluster(&shelf).probe().await.unwrap_err().kind(), ErrorKind::Denied);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn examined_each_trial_by_itself() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let shown = cluster(&shelf).examine().await;
+        assert_eq!(shown.capabilities(), Some(Capabilities::ALL));
+        assert!(shown.put.is_ok() && shown.get.is_ok() && shown.list.is_ok_and(|listed| listed.complete));
+        assert_eq!(shelf.keys(), ["7/probe/checksum", "7/probe/create", "7/probe/match"]);
+        let denied = |error: &StorageError| error.kind == StorageErrorKind::Denied;
+        for operation in ["PUT", "GET", "LIST"] {
+            let shelf = Arc::new(Shelf::new(Personality::PROBED));
+            let key = if operation == "LIST" { "probe/" } else { "probe/create" };
+            shelf.fault(operation, key, Fault::Fail(StorageErrorKind::Denied));
+            let shown = cluster(&shelf).examine().await;
+            assert_eq!(shown.put.as_ref().is_err_and(denied), operation == "PUT");
+            assert_eq!(shown.get.as_ref().is_err_and(denied), operation == "GET");
+            assert_eq!(shown.list.as_ref().is_err_and(denied), operation == "LIST");
+            assert_eq!(shown.create_only.is_none(), operation == "PUT", "nothing is tried that was just refused");
+            assert_eq!(shown.start_after.is_none(), operation == "LIST");
+        }
+        // A store without conditions lets us store all the same.
+        let create = Condition::Unsupported;
+        let shelf = Arc::new(Shelf::new(Personality { create, ..Personality::PROBED }));
+        let shown = cluster(&shelf).examine().await;
+        assert!(shown.put.is_ok() && shown.list.is_ok_and(|listed| listed.complete));
+        assert!(matches!(shown.create_only, Some(Ok(false))));
+        let if_match = Condition::Unsupported;
+        let shelf = Arc::new(Shelf::new(Personality { if_match, ..Personality::PROBED }));
+        assert!(matches!(cluster(&shelf).examine().await.if_match, Some(Ok(false))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_it_may_delete_is_asked_once_a_week() {
+        let shelf = Arc::new(Shelf::new(Personality::PROBED));
+        let (_dir, spool) = spool();
+        let open = || Repository::new(Arc::clone(&shelf) as Arc<dyn Storage>, Some(spool.clone())).cluster(SYSTEM);
+        shelf.fault("DELETE", "probe/delete", Fault::Fail(StorageErrorKind::Unavailable));
+        assert!(open().may_delete().await.is_err());
+        shelf.fault("DELETE", "probe/delete", Fault::Fail(StorageErrorKind::Denied));
+        assert!(!open().may_delete().await.unwrap());
+        assert_eq!(shelf.requests(), ["DELETE 7/probe/delete"; 2]);
+        assert!(!open().may_delete().await.unwrap());
+        assert_eq!(shelf.requests(), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 mod archive;
 mod backup;
 mod bad_input;
+mod check;
 mod conformance;
 mod faults;
 mod fuzz_corpus;
