@@ -125,7 +125,8 @@ pub fn spool_notes(data: &[u8]) {
     };
     notes.trouble(now);
     ask();
-    let identity = ClusterIdentity::new(SYSTEM, walhalla::pg::PgMajor(15), walhalla::pg::SegmentSize::new(1 << 24).unwrap());
+    let identity =
+        ClusterIdentity::new(SYSTEM, walhalla::pg::PgMajor(15), walhalla::pg::SegmentSize::new(1 << 24).unwrap());
     let cluster = Repository::new(Arc::new(MemoryStorage::new()), Some(spool.clone())).cluster(SYSTEM);
     block_on(cluster.ensure_identity(&identity)).unwrap();
     for entry in std::fs::read_dir(spool.directory()).unwrap() {

@@ -26,7 +26,9 @@ pub(super) fn kill(world: &World, random: &mut fastrand::Rng) {
         match act {
             60..72 => kill_one(world, server.data(), random, "archiver's group", archiver),
             72..78 => kill_one(world, server.data(), random, "archiver", archiver),
-            78..84 => kill_one(world, server.data(), random, "session", |pid| title(pid).contains("postgres postgres ")),
+            78..84 => {
+                kill_one(world, server.data(), random, "session", |pid| title(pid).contains("postgres postgres "))
+            }
             84..90 => {
                 world.figures.count("kills", "server");
                 server.kill();
@@ -57,7 +59,8 @@ fn one_of_ours(world: &World, random: &mut fastrand::Rng) {
     };
     // Such a program lives for some milliseconds: it is waited for, a little.
     for _ in 0..50 {
-        let ours: Vec<Pid> = working_below(directory).into_iter().filter(|pid| name(*pid).starts_with("walhalla-")).collect();
+        let ours: Vec<Pid> =
+            working_below(directory).into_iter().filter(|pid| name(*pid).starts_with("walhalla-")).collect();
         if let Some(pid) = random.choice(&ours) {
             let signal = if random.u8(0..3) == 0 { Signal::TERM } else { Signal::KILL };
             // A restore that is ended by SIGTERM takes the startup process with it, as in a shutdown.

@@ -121,7 +121,8 @@ pub(super) fn back_up(world: &World, random: &mut fastrand::Rng) {
         let arguments = ["backup", "--dsn", &dsn, "--wal-timeout", "20s"];
         let child = world.walhalla(&arguments, &world.variables);
         let life = (random.u8(0..4) == 0).then(|| Duration::from_millis(random.u64(50..3000)));
-        match end_of(world, child, life) {
+        let no_time = || world.is_over() || world.hurry.load(Ordering::Relaxed);
+        match end_of(child, life, no_time) {
             Some(true) => world.figures.count("backups", "complete"),
             Some(false) => world.figures.count("backups", "failed"),
             None => world.figures.count("kills", "walhalla backup"),
@@ -129,21 +130,19 @@ pub(super) fn back_up(world: &World, random: &mut fastrand::Rng) {
     }
 }
 
-/// Waits for a program to end, or kills it: after `life`, where that is given; within a few seconds where the world ends or the
-/// primary is to be replaced.
+/// Waits for a program to end, or kills it: after `life`, where that is given; a few seconds after `no_time` began to hold.
 /// Whether it succeeded, `None` where it was killed.
-pub(super) fn end_of(world: &World, mut child: Child, life: Option<Duration>) -> Option<bool> {
-    let begun = Instant::now();
-    let mut over = None;
+pub(super) fn end_of(mut child: Child, life: Option<Duration>, no_time: impl Fn() -> bool) -> Option<bool> {
+    let (begun, mut hurried) = (Instant::now(), None);
     loop {
         if let Some(status) = processes::wait_for(&mut child, Duration::from_millis(100)) {
             return Some(status.success());
         }
-        if world.is_over() || world.hurry.load(Ordering::Relaxed) {
-            over = over.or(Some(Instant::now()));
+        if no_time() {
+            hurried = hurried.or(Some(Instant::now()));
         }
-        let patience = over.is_some_and(|over| over.elapsed() > Duration::from_secs(5));
-        if patience || life.is_some_and(|life| begun.elapsed() > life) {
+        let impatient = hurried.is_some_and(|hurried| hurried.elapsed() > Duration::from_secs(5));
+        if impatient || life.is_some_and(|life| begun.elapsed() > life) {
             processes::signal(&child, rustix::process::Signal::KILL);
             child.wait().unwrap();
             return None;

@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use walhalla::pg::Lsn;
+use walhalla::pg::{Lsn, TimelineId};
 
 /// Where to, and what that means.
 pub(super) struct Target {
     pub(super) kind: &'static str,
     arguments: Vec<String>,
     moment: Moment,
+    timeline: TimelineId,
 }
 
 impl Target {
@@ -23,7 +24,7 @@ impl Target {
     pub(super) fn latest(world: &World, primary: &Primary) -> Self {
         let all_before = archived_up_to(world, primary);
         let moment = Moment::Position { all_before, none_after: Lsn(u64::MAX) };
-        Self { kind: "latest", arguments: Vec::new(), moment }
+        Self { kind: "latest", arguments: Vec::new(), moment, timeline: primary.timeline }
     }
 
     /// A moment that the archive reaches, by lot; `latest` where there is none yet.
@@ -33,13 +34,17 @@ impl Target {
             return Self::latest(world, primary);
         };
         match random.u8(0..10) {
-            0..3 => Self::time(time),
-            3..6 => Self::at("position", &["--target-lsn", &position.to_string()], position, position),
+            0..3 => Self::time(time, primary.timeline),
+            3..6 => {
+                Self::at("position", &["--target-lsn", &position.to_string()], position, position, primary.timeline)
+            }
             6..8 => {
                 let points = primary.points.lock().unwrap();
                 let reached = points.iter().filter(|(_, from, to)| *from > world.first_backup && *to < archived);
                 match random.choice(reached.collect::<Vec<_>>()) {
-                    Some((name, from, to)) => Self::at("restore point", &["--target-name", name], *from, *to),
+                    Some((name, from, to)) => {
+                        Self::at("restore point", &["--target-name", name], *from, *to, primary.timeline)
+                    }
                     None => Self::latest(world, primary),
                 }
             }
@@ -47,16 +52,16 @@ impl Target {
         }
     }
 
-    fn time(micros: Micros) -> Self {
+    fn time(micros: Micros, timeline: TimelineId) -> Self {
         let time = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
         let time = as_typed(&time);
         let moment = Moment::Time { all_before: micros, none_after: micros };
-        Self { kind: "time", arguments: vec!["--target-time".to_owned(), time], moment }
+        Self { kind: "time", arguments: vec!["--target-time".to_owned(), time], moment, timeline }
     }
 
-    fn at(kind: &'static str, arguments: &[&str], all_before: Lsn, none_after: Lsn) -> Self {
+    fn at(kind: &'static str, arguments: &[&str], all_before: Lsn, none_after: Lsn, timeline: TimelineId) -> Self {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { kind, arguments, moment: Moment::Position { all_before, none_after } }
+        Self { kind, arguments, moment: Moment::Position { all_before, none_after }, timeline }
     }
 }
 
@@ -111,12 +116,17 @@ fn fetch(world: &World, target: &Target, role: &str, to: &Path, random: &mut fas
         arguments.truncate(5);
     }
     arguments.extend(target.arguments.iter().map(String::as_str));
+    // Backups of what was given up may be the newest there are: then it must be said which way is meant.
+    let timeline = target.timeline.to_string();
+    if world.went_back.load(Ordering::Relaxed) {
+        arguments.extend(["--target-timeline", &timeline]);
+    }
     for attempt in 0..8 {
         // The last tries are made in good weather: what then fails would never succeed.
         let variables = if attempt < 6 { &world.variables } else { &world.direct };
         let child = world.walhalla(&arguments, variables);
         let life = (attempt < 6 && random.u8(0..5) == 0).then(|| Duration::from_millis(random.u64(20..2000)));
-        match end_of(world, child, life) {
+        match end_of(child, life, || false) {
             Some(true) => return Ok(()),
             Some(false) => world.figures.count("troubles", "walhalla restore gave up"),
             None => world.figures.count("kills", "walhalla restore"),
@@ -181,6 +191,7 @@ pub(super) fn switch(world: &World, random: &mut fastrand::Rng) {
         Ok(restored) => restored,
         Err(why) => return world.figures.wrong(why),
     };
+    world.went_back.fetch_or(back, Ordering::Relaxed);
     if let Err(why) = world.ledger.compare(&restored.rows, target.moment) {
         world.figures.wrong(format!("going on from {} {:?}: {why}", target.kind, target.arguments));
     }

@@ -125,8 +125,12 @@ fn fate(random: &mut fastrand::Rng) -> (&'static str, Plan) {
         0..70 => ("passes", Plan::pass()),
         70..74 => ("cut", if random.bool() { Plan::up(Break::Fin, after) } else { Plan::down(Break::Fin, after) }),
         74..78 => ("reset", if random.bool() { Plan::up(Break::Rst, after) } else { Plan::down(Break::Rst, after) }),
-        78..84 => ("bit turned", if random.bool() { Plan::up(Break::Flip, after) } else { Plan::down(Break::Flip, after) }),
-        84..87 => ("stalled", if random.bool() { Plan::up(Break::Stall, after) } else { Plan::down(Break::Stall, after) }),
+        78..84 => {
+            ("bit turned", if random.bool() { Plan::up(Break::Flip, after) } else { Plan::down(Break::Flip, after) })
+        }
+        84..87 => {
+            ("stalled", if random.bool() { Plan::up(Break::Stall, after) } else { Plan::down(Break::Stall, after) })
+        }
         87..88 => ("silent", Plan::silence()),
         88..91 => {
             let drop = Break::Trickle { bytes: 500, pause: Duration::from_millis(5) };

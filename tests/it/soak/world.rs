@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) targets: Mutex<BTreeMap<PathBuf, u32>>,
     /// Somebody waits to replace the primary: who works with it for long shall end.
     pub(super) hurry: AtomicBool,
+    /// A server went on from an earlier moment, and backups of what was given up are still there.
+    pub(super) went_back: AtomicBool,
     /// Where the first backup had ended: everything from here on can be restored to.
     pub(super) first_backup: Lsn,
     over: AtomicBool,
@@ -101,6 +103,7 @@ impl World {
             figures: Figures::default(),
             targets,
             hurry: AtomicBool::new(false),
+            went_back: AtomicBool::new(false),
             first_backup: Lsn(0),
             over: AtomicBool::new(false),
         }
