@@ -126,12 +126,12 @@ mod tests {
         fn manifests()(
             major in 13_u32..=18,
             shift in 20_u32..=30,
-            (system, start, end): (u64, u64, u64),
+            (system, start, end) in any::<(u64, u64, u64)>(),
             timeline in 1_u32..,
             texts in proptest::collection::vec(".*", 5),
-            (from_standby, encrypted, own): (bool, bool, bool),
+            (from_standby, encrypted, own) in any::<(bool, bool, bool)>(),
             (index, pg_manifest) in (object_refs(), object_refs()),
-            figures: [u64; 3],
+            figures in any::<[u64; 3]>(),
         ) -> Manifest {
             let size = SegmentSize::new(1 << shift).unwrap();
             let timeline = TimelineId::new(timeline).unwrap();

@@ -154,14 +154,14 @@ fn cut_off_by_a_firewall_after_connecting() {
 
 /// A server with a backlog that the store does not take.
 fn with_a_backlog(site: &Site, proxy: &Proxy, plan: Plan) -> Postgres {
-    let server = site.server_at("primary", &proxy.endpoint()).start();
+    let server = site.server_at("primary", &proxy.endpoint()).segment_mb(4).start();
     server.psql("CREATE TABLE t (a int)").unwrap();
     add_row(&server, 1);
     proxy.always(plan);
     let before = proxy.connections();
     // As random as md5 makes it: what compresses well would fit into the buffers on its way, whatever the peer does.
     let noise = "SELECT pg_logical_emit_message(false, 'noise', string_agg(md5(random()::text), '')) IS NULL \
-                 FROM generate_series(1, 30000)";
+                 FROM generate_series(1, 125000)";
     for _ in 0..4 {
         server.psql(noise).unwrap();
         server.switch_wal();
@@ -177,7 +177,7 @@ fn a_fast_stop_is_over_within_thirty_seconds_whatever_the_store_does() {
             ("silent", Some(Plan::silence())),
             ("unreachable", None),
             // Progress enough to be let go on: only the whole limits end it.
-            ("takes slowly", Some(Plan::up(Break::Trickle { bytes: 16384, pause: Duration::from_millis(500) }, 100))),
+            ("takes slowly", Some(Plan::up(Break::Trickle { bytes: 16384, pause: Duration::from_millis(200) }, 100))),
         ] {
             let site = Site::new(major);
             let mut proxy = Proxy::to(site.s3.port());

@@ -81,9 +81,15 @@ pub(super) fn archived_up_to(world: &World, primary: &Primary) -> Lsn {
     let size = SegmentSize::new(SEGMENT).unwrap();
     let mut archived = primary.verified.lock().unwrap().clone();
     archived.extend(files(primary.server.data(), ".done").into_iter().filter(|name| !primary.given.contains(name)));
+    let segments = archived.iter().filter_map(|name| name.parse::<SegmentName>().ok());
+    let newest = segments.filter(|name| name.timeline() == primary.timeline).max();
     let mut next = SegmentName::at(primary.timeline, primary.floor.max(world.first_backup), size);
     let mut end = primary.floor;
-    while archived.contains(&next.to_string()) {
+    // One that is older and gone was called archived, or it would still be there, and was gone before we looked.
+    let gone = |name: &str| !primary.server.data().join("pg_wal").join(name).exists();
+    while newest.is_some_and(|newest| next <= newest)
+        && (archived.contains(&next.to_string()) || gone(&next.to_string()))
+    {
         next = next.next(size).unwrap();
         end = next.start(size).unwrap();
     }
