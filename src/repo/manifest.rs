@@ -124,7 +124,7 @@ mod tests {
 
     prop_compose! {
         fn manifests()(
-            major in 13_u32..=18,
+            major in 13_u16..=18,
             shift in 20_u32..=30,
             (system, start, end) in any::<(u64, u64, u64)>(),
             timeline in 1_u32..,
@@ -140,7 +140,7 @@ mod tests {
                 id: "20261123T170159Z-7f3a1c".parse().unwrap(),
                 system_identifier: SystemIdentifier(system),
                 postgres_major: PgMajor(major),
-                server_version_num: major * 10_000,
+                server_version_num: u32::from(major) * 10_000,
                 wal_segment_size: size,
                 parent: None,
                 label: texts[0].clone(),
