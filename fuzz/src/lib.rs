@@ -7,6 +7,10 @@
 // A fuzz target tells of a fault by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod repository;
+
+pub use repository::{backup_index, backup_manifest, cluster_json, frame, spool_notes};
+
 use sha2::Digest as _;
 use std::hint::black_box;
 use walhalla::pg::{
@@ -35,6 +39,11 @@ pub const TARGETS: &[Target] = &[
     ("connection_string", connection_string),
     ("messages", messages),
     ("tar", tar),
+    ("cluster_json", cluster_json),
+    ("backup_manifest", backup_manifest),
+    ("backup_index", backup_index),
+    ("frame", frame),
+    ("spool_notes", spool_notes),
 ];
 
 /// Names of WAL files, positions, timelines, identifiers.

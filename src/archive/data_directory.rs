@@ -126,9 +126,14 @@ impl DataDirectory {
         PostmasterPid::parse(&std::fs::read(self.0.join("postmaster.pid")).ok()?).ok()
     }
 
-    /// Whether its server is shutting down: it will not go on before this call ends.
-    pub fn server_is_stopping(&self) -> bool {
-        self.postmaster().is_some_and(|postmaster| postmaster.is_stopping())
+    /// Whether its server is shutting down, and for how long it has been: it will not go on before this call ends.
+    ///
+    /// The postmaster writes into `postmaster.pid` that it stops at the moment it is told to, and nothing after that.
+    pub fn server_is_stopping(&self) -> Option<Duration> {
+        self.postmaster().filter(PostmasterPid::is_stopping)?;
+        let written = std::fs::metadata(self.0.join("postmaster.pid")).and_then(|file| file.modified()).ok();
+        // Without an answer, or with one from the future (another host's clock), it has only just begun.
+        Some(written.and_then(|written| written.elapsed().ok()).unwrap_or_default())
     }
 }
 
@@ -200,11 +205,11 @@ mod tests {
     fn stopping_is_what_postmaster_pid_says() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDirectory(directory.path().to_owned());
-        assert!(!data.server_is_stopping());
+        assert_eq!(data.server_is_stopping(), None);
         for (status, expected) in [("ready   ", false), ("stopping", true), ("standby ", false)] {
             let text = format!("4242\n/data\n1700000000\n5432\n/tmp\nlocalhost\n  1234567  98304\n{status}\n");
             std::fs::write(directory.path().join("postmaster.pid"), text).unwrap();
-            assert_eq!(data.server_is_stopping(), expected, "{status}");
+            assert_eq!(data.server_is_stopping().is_some(), expected, "{status}");
         }
     }
 }

@@ -13,8 +13,12 @@ const STALL: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(10);
 /// What one archive call may take in all, besides a second for each MiB.
 const ARCHIVE: Duration = Duration::from_secs(30);
-/// While the server stops: what one call may take. A fast stop costs up to six of them.
+/// While the server stops: what one call may take, and what all of them together may. A fast stop costs up to six of them, a
+/// second apart, and is to be over within 30 s.
 const STOPPING: Duration = Duration::from_secs(10);
+const STOPPING_ALL: Duration = Duration::from_secs(18);
+/// What one call may take that begins when nothing is left of that.
+const STOPPING_LEAST: Duration = Duration::from_secs(1);
 const STOPPING_STALL: Duration = Duration::from_secs(2);
 /// A standby has another source: it must get its answer, and may stream.
 const STANDBY: Duration = Duration::from_secs(30);
@@ -43,9 +47,10 @@ pub fn archive(begun: Instant, bytes: u64, timeout: Option<Duration>) -> Bounds 
     }
 }
 
-/// Tightens the bounds of a call that sees its server stopping: one attempt, two seconds without progress, ten in all.
-pub fn while_stopping(bounds: &mut Bounds, now: Instant) {
-    let end = now + STOPPING;
+/// Tightens the bounds of a call that sees its server stopping, for so long `already`: one attempt, two seconds without progress,
+/// ten in all; less where earlier calls have used up the time.
+pub fn while_stopping(bounds: &mut Bounds, now: Instant, already: Duration) {
+    let end = now + STOPPING_ALL.saturating_sub(already).clamp(STOPPING_LEAST, STOPPING);
     bounds.deadline = Some(bounds.deadline.map_or(end, |deadline| deadline.min(end)));
     bounds.stall = bounds.stall.min(STOPPING_STALL);
     bounds.connect = bounds.connect.min(STOPPING_STALL);
@@ -134,13 +139,19 @@ mod tests {
     async fn a_stopping_server_is_not_kept() {
         let begun = Instant::now();
         let mut bounds = archive(begun, 16 << 20, None);
-        while_stopping(&mut bounds, begun + S * 3);
+        while_stopping(&mut bounds, begun + S * 3, S);
         let expected =
             Bounds { deadline: Some(begun + S * 13), stall: S * 2, request: S * 10, connect: S * 2, attempts: 1 };
         assert_eq!(bounds, expected);
         let mut short = archive(begun, 16 << 20, Some(S));
-        while_stopping(&mut short, begun);
+        while_stopping(&mut short, begun, S);
         assert_eq!((short.deadline, short.stall), (Some(begun + S), S));
+        // Peers that take it by the drop: all calls of one stop share its time.
+        for (already, left) in [(0, 10), (8, 10), (11, 7), (17, 1), (18, 1), (3600, 1)] {
+            let mut bounds = archive(begun, 16 << 20, None);
+            while_stopping(&mut bounds, begun, S * already);
+            assert_eq!(bounds.deadline, Some(begun + S * left), "{already}");
+        }
     }
 
     #[test]

@@ -155,9 +155,9 @@ fn encode(source: Source, settings: &Settings) -> impl Future<Output = Result<En
 async fn watch_server(directory: &DataDirectory, limits: &Limits, leash: &Leash) {
     let mut stopping = false;
     loop {
-        if !stopping && directory.server_is_stopping() {
+        if !stopping && let Some(already) = directory.server_is_stopping() {
             stopping = true;
-            limits.change(|bounds| patience::while_stopping(bounds, Instant::now()));
+            limits.change(|bounds| patience::while_stopping(bounds, Instant::now(), already));
         }
         let Some(deadline) = limits.now().deadline else { return };
         let end = deadline + LAST_WORDS;

@@ -136,6 +136,7 @@ impl Ancestor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn tli(number: u32) -> TimelineId {
         TimelineId::new(number).unwrap()
@@ -185,6 +186,33 @@ mod tests {
         let history = parse(3, "1\t0/300\ta\n\n2\t0/200\tb\n").unwrap();
         for (lsn, timeline) in [(0x1FF, 1), (0x200, 3), (0x2FF, 3), (0x300, 3)] {
             assert_eq!(history.timeline_of(Lsn(lsn)), tli(timeline), "{lsn:X}");
+        }
+    }
+
+    proptest! {
+        /// Timelines that branch off one behind the other: each position is on exactly one, and on the same whichever way one asks.
+        #[test]
+        fn each_position_is_on_one_timeline(
+            steps in proptest::collection::vec((1_u32..1000, 1_u64..1 << 40), 0..8),
+            last in 1_u32..1000,
+            position: u64,
+            near in 0_usize..8,
+        ) {
+            let (mut text, mut number, mut end, mut ends) = (String::new(), 0, 0, vec![position]);
+            for (step, length) in steps {
+                (number, end) = (number + step, end + length);
+                text.push_str(&format!("{number}\t{}\twhy\n\n", Lsn(end)));
+                ends.extend([end - 1, end, end + 1]);
+            }
+            let history = parse(number + last, &text).unwrap();
+            let position = Lsn(ends[near % ends.len()]);
+            let on: Vec<_> = history.spans().into_iter().filter(|span| span.holds(position)).collect();
+            prop_assert_eq!(on.len(), 1);
+            prop_assert_eq!(history.timeline_of(position), on[0].timeline);
+            prop_assert!(history.includes(on[0].timeline, position) && history.contains(on[0].timeline));
+            prop_assert_eq!(history.switch_point(on[0].timeline), on[0].end);
+            prop_assert_eq!(history.begin(), history.spans().last().unwrap().begin);
+            prop_assert_eq!(history.parent().map(|parent| parent.end), history.parent().map(|_| history.begin()));
         }
     }
 

@@ -102,6 +102,22 @@ mod tests {
         }
 
         #[test]
+        fn sums_and_differences_undo_each_other(value: u64, bytes: u64, shift in 20_u32..=30) {
+            let lsn = Lsn(value);
+            match lsn.checked_add(bytes) {
+                Some(later) => {
+                    prop_assert_eq!(later.since(lsn), Some(bytes));
+                    prop_assert_eq!(lsn.since(later), if bytes == 0 { Some(0) } else { None });
+                }
+                None => prop_assert!(bytes > u64::MAX - value),
+            }
+            let size = SegmentSize::new(1 << shift).unwrap();
+            let (start, offset) = (lsn.segment_start(size), lsn.offset_in_segment(size));
+            prop_assert_eq!(start.checked_add(offset), Some(lsn));
+            prop_assert!(offset < size.bytes() && start.offset_in_segment(size) == 0);
+        }
+
+        #[test]
         fn junk_is_refused_or_reads_back(text in "[0-9A-Fa-fx+/ -]{0,20}") {
             if let Ok(lsn) = text.parse::<Lsn>() {
                 prop_assert_eq!(lsn.to_string().parse(), Ok(lsn));

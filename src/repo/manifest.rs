@@ -109,3 +109,77 @@ pub struct ObjectRef {
     /// BLAKE3-256 of its plain bytes.
     pub hash: ContentHash,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::{PgMajor, WalFileName};
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn object_refs()(sizes in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<[u8; 32]>()), 0..4)) -> Vec<ObjectRef> {
+            sizes.into_iter().map(|(size, plain, hash)| ObjectRef { size, plain, hash: ContentHash(hash) }).collect()
+        }
+    }
+
+    prop_compose! {
+        fn manifests()(
+            major in 13_u16..=18,
+            shift in 20_u32..=30,
+            (system, start, end) in any::<(u64, u64, u64)>(),
+            timeline in 1_u32..,
+            texts in proptest::collection::vec(".*", 5),
+            (from_standby, encrypted, own) in any::<(bool, bool, bool)>(),
+            (index, pg_manifest) in (object_refs(), object_refs()),
+            figures in any::<[u64; 3]>(),
+        ) -> Manifest {
+            let size = SegmentSize::new(1 << shift).unwrap();
+            let timeline = TimelineId::new(timeline).unwrap();
+            Manifest {
+                format: Manifest::FORMAT,
+                id: "20261123T170159Z-7f3a1c".parse().unwrap(),
+                system_identifier: SystemIdentifier(system),
+                postgres_major: PgMajor(major),
+                server_version_num: u32::from(major) * 10_000,
+                wal_segment_size: size,
+                parent: None,
+                label: texts[0].clone(),
+                from_standby,
+                started_at: texts[1].clone(),
+                finished_at: texts[2].clone(),
+                start_lsn: Lsn(start),
+                start_timeline: timeline,
+                end_lsn: Lsn(end),
+                end_timeline: timeline,
+                wal: vec![NeededWal { name: SegmentName::at(timeline, Lsn(start), size), own }],
+                archives: vec![Archive { name: "base".to_owned(), location: Some(texts[3].clone()), objects: 3, tar_bytes: start }],
+                index,
+                pg_manifest,
+                encrypted,
+                damaged: texts.clone(),
+                outside: BTreeMap::from([(texts[3].clone(), texts[4].clone())]),
+                server_settings: BTreeMap::new(),
+                files: figures[0],
+                tar_bytes: figures[1],
+                stored_bytes: figures[2],
+                written_by: texts[4].clone(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(manifest in manifests()) {
+            let text = serde_json::to_vec(&manifest).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Manifest>(&text).unwrap(), manifest.clone());
+            // What a later version adds is passed over.
+            let mut json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            json["later"] = serde_json::json!([1, 2]);
+            prop_assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest.clone());
+            // Half of it is nothing.
+            prop_assert!(serde_json::from_slice::<Manifest>(&text[..text.len() / 2]).is_err());
+            let name = WalFileName::Segment(manifest.wal[0].name);
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
+        }
+    }
+}

@@ -18,6 +18,7 @@ mod harness_s3;
 mod prune;
 mod repository;
 mod restore;
+mod soak;
 mod story;
 // Means for everybody: not each of them is in use at each moment.
 #[allow(dead_code)]

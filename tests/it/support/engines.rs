@@ -23,6 +23,7 @@ pub(crate) struct Engine {
     pub(crate) create_only: bool,
     /// Whether a put whose body does not fit its Content-MD5 is refused.
     pub(crate) verifies_integrity: bool,
+    command: Command,
     child: Child,
     guardian: Option<Guardian>,
     directory: tempfile::TempDir,
@@ -109,6 +110,21 @@ impl Engine {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Power loss: all its processes are gone at once. What it has stored stays.
+    pub(crate) fn kill(&mut self) {
+        drop(self.guardian.take());
+        processes::signal(&self.child, Signal::KILL);
+        self.child.wait().ok();
+        processes::kill_below(self.directory.path());
+    }
+
+    /// Starts it again after [`Self::kill`], and waits until it answers.
+    pub(crate) fn start_again(&mut self) {
+        self.child = self.command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        self.guardian = Some(Guardian::over(&self.child, "KILL"));
+        self.wait_up();
+    }
+
     /// Its directory.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
@@ -122,11 +138,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        drop(self.guardian.take());
         // What it stored is thrown away: no need to ask politely.
-        processes::signal(&self.child, Signal::KILL);
-        self.child.wait().ok();
-        processes::kill_below(self.directory.path());
+        self.kill();
     }
 }
 
@@ -176,19 +189,24 @@ fn started(
         region: "us-east-1",
         create_only,
         verifies_integrity: true,
+        command,
         child,
         guardian,
         directory,
     };
-    wait_until(&format!("{name} answers"), Duration::from_secs(60), || {
-        let ended = engine.child.try_wait().unwrap();
-        assert!(ended.is_none(), "{name} ended ({ended:?}):\n{}", engine.log());
-        engine.is_up()
-    });
+    engine.wait_up();
     Some(engine)
 }
 
 impl Engine {
+    fn wait_up(&mut self) {
+        wait_until(&format!("{} answers", self.name), Duration::from_secs(60), || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{} ended ({ended:?}):\n{}", self.name, self.log());
+            self.is_up()
+        });
+    }
+
     /// Whether an unsigned request is refused, as it is once the server knows whom it trusts.
     fn is_up(&self) -> bool {
         answer(self.port, &format!("/{BUCKET}/none")).is_ok_and(|answer| answer.starts_with("HTTP/1.1 403"))

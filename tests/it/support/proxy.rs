@@ -133,6 +133,11 @@ impl Proxy {
         self.script.lock().unwrap().next.push_back(plan);
     }
 
+    /// Connections that have no plan yet get none from `next`.
+    pub(crate) fn forget_plans(&self) {
+        self.script.lock().unwrap().next.clear();
+    }
+
     /// The plan of every connection that has none of its own.
     pub(crate) fn always(&self, plan: Plan) {
         self.script.lock().unwrap().always = plan;
