@@ -131,7 +131,7 @@ async fn store(
     let name = source.name;
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
     let (identified, object) = tokio::try_join!(cluster.ensure_identity(identity), encode(source, encoding))?;
-    let deposited = cluster.deposit_wal(&name, &object).await?;
+    let deposited = cluster.deposit_wal(&name, &object).await?.deposited;
     let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];
     Ok(remarks.into_iter().flatten().collect())
 }
