@@ -19,7 +19,7 @@ pub(super) const LONGEST: u64 = 4096;
 
 /// What is known of a file that was stored ahead of its turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Marker {
+pub(in crate::archive) struct Marker {
     pub(super) name: WalFileName,
     /// BLAKE3 of the file's bytes.
     pub(super) hash: ContentHash,
