@@ -145,7 +145,7 @@ async fn work(task: Task, mut encoded: watch::Receiver<bool>) -> Option<String> 
 /// The files to go ahead, in Postgres' order; markers that nobody will ask for are removed on the way.
 fn choose(task: &Task) -> Result<Vec<WalFileName>> {
     let marked = task.markers.names();
-    let limit = std::env::var("WAHEAD").ok().and_then(|n| n.parse().ok()).unwrap_or(task.settings.concurrency - 1);
+    let limit = task.settings.concurrency - 1;
     let backlog: Backlog = backlog::read(task.directory.path(), &task.own, &marked, limit)?;
     let unused: HashSet<_> = marked.iter().filter(|name| **name != task.own).copied().collect();
     task.markers.tidy(&unused, &backlog.waiting, SystemTime::now());
