@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::pg::WalFileName;
 use crate::storage::{ETag, Entry, Key, list_all};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
 
 /// How many digits at the end of a segment's name are left out of the prefix that lists it and its neighbours: 256 segments, whose
 /// entries fit into one page.
@@ -42,9 +43,9 @@ impl Cluster {
         let mut listed: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
         for (name, _) in asked {
             let prefix = self.neighbours(name);
-            if !listed.contains_key(&prefix) {
-                let entries = list_all(self.storage.as_ref(), &prefix).await?;
-                listed.insert(prefix, entries);
+            if let Vacant(place) = listed.entry(prefix) {
+                let entries = list_all(self.storage.as_ref(), place.key()).await?;
+                place.insert(entries);
             }
         }
         let presence = |(name, receipt): &(WalFileName, Receipt)| {
