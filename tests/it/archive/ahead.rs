@@ -323,7 +323,7 @@ struct Unmount(PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {
-        Command::new("umount").arg(&self.0).status().ok();
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
     }
 }
 
