@@ -7,6 +7,8 @@
 //! | [`data_directory`] | the server's directory, as far as the two programs look into it |
 //! | [`source`] | the WAL file to be archived: opened, and held against its name and cluster |
 //! | [`push`] | `walhalla-archive`: one file proven to be stored |
+//! | `encode` | that file made into its object |
+//! | `ahead` | further files of a backlog stored beside it, and the calls that find them stored |
 //! | [`mode`] | what the server that asks is doing: the column of the exit-code table |
 //! | [`patience`] | how long each of them tries |
 //! | [`notes`] | what one call of `walhalla-restore` tells the next |
@@ -18,14 +20,16 @@
 //! | `delivery` | one object: asked for, verified, and only then a file |
 //! | `gap` | a file that is missing while later ones are there |
 //!
-//! Working ahead has its place here too: an archiver that uploads several `.ready` files in one call (`ahead.rs`, beside
-//! [`push`]), and a restore that fetches the next segments before they are asked for (`prefetch.rs`, beside [`fetch`]).
+//! Working ahead has its place here too: an archiver that stores several `.ready` files in one call (`ahead`, beside [`push`]),
+//! and a restore that fetches the next segments before they are asked for (`prefetch.rs`, beside [`fetch`]).
 //! Both build on the same two functions, one file at a time: neither may ever say more than those have proven.
 
+mod ahead;
 pub mod arguments;
 mod call;
 pub mod data_directory;
 mod delivery;
+mod encode;
 pub mod fetch;
 mod gap;
 pub mod mode;

@@ -58,6 +58,34 @@ pub fn while_stopping(bounds: &mut Bounds, now: Instant, already: Duration) {
     bounds.attempts = 1;
 }
 
+/// How long after a call began it may begin further files, and how long it may wait for them, each at most a quarter of what the
+/// call may take: its own file must not suffer from sharing the line.
+const AHEAD_BEGIN: Duration = Duration::from_secs(2);
+const AHEAD_END: Duration = Duration::from_secs(6);
+
+/// How long a call works ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// From here on it begins no further file.
+    pub begin: Instant,
+    /// From here on it waits for none.
+    pub end: Instant,
+}
+
+impl Ahead {
+    /// Of a call with these bounds.
+    pub fn of(bounds: &Bounds, now: Instant) -> Self {
+        let whole = bounds.deadline.map_or(AHEAD_END * 4, |deadline| deadline.saturating_duration_since(now));
+        Self { begin: now + AHEAD_BEGIN.min(whole / 4), end: now + AHEAD_END.min(whole / 4) }
+    }
+
+    /// When to look again, within `glance`.
+    pub fn next(&self, now: Instant, glance: Duration) -> Instant {
+        let next = now + glance;
+        if now < self.end { next.min(self.end) } else { next }
+    }
+}
+
 /// How long one call of `walhalla-restore` goes on asking an archive in trouble.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -152,6 +180,17 @@ mod tests {
             while_stopping(&mut bounds, begun, S * already);
             assert_eq!(bounds.deadline, Some(begun + S * left), "{already}");
         }
+    }
+
+    #[tokio::test]
+    async fn working_ahead_takes_no_more_than_a_quarter_of_a_call() {
+        let now = Instant::now();
+        let of = |timeout| Ahead::of(&archive(now, 16 << 20, timeout), now);
+        assert_eq!(of(None), Ahead { begin: now + S * 2, end: now + S * 6 });
+        assert_eq!(of(Some(S * 2)), Ahead { begin: now + S / 2, end: now + S / 2 });
+        let ahead = of(None);
+        assert_eq!(ahead.next(now, S), now + S);
+        assert_eq!(ahead.next(now + S * 11 / 2, S), now + S * 6);
     }
 
     #[test]

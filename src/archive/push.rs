@@ -1,19 +1,22 @@
 //! `walhalla-archive`: one WAL file, proven to be stored.
 
+use super::ahead::{self, Markers};
 use super::arguments::{self, ArchiveArguments, Asked};
 use super::data_directory::DataDirectory;
+use super::encode::encode;
 use super::patience;
 use super::program::{self, Ended, Leash};
 use super::source::{self, Source};
-use crate::codec::{self, Encoded, Encoding};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit;
-use crate::repo::{ClusterIdentity, Deposited, Repository};
+use crate::pg::WalFileName;
+use crate::repo::{Cluster, ClusterIdentity, Deposited, Repository};
 use crate::spool::Spool;
-use crate::storage::{self, Limits};
+use crate::storage::{self, Limits, Retrying};
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -92,7 +95,10 @@ async fn push(arguments: &ArchiveArguments, leash: &Leash) -> Result<Option<Stri
     let odd = source.odd.clone();
 
     let limits = Limits::new(patience::archive(begun, source.length, settings.archive_timeout));
-    let work = store(source, &identity, &settings, &limits, directory.path());
+    // A spool that cannot be used costs requests, never a WAL file; `walhalla check` tells of it.
+    let spool = Spool::find(settings.spool.as_deref(), Some(directory.path())).unwrap_or_default();
+    let call = Call { path, directory: &directory, identity, settings: &settings, limits: &limits, spool };
+    let work = call.settle(source);
     let mut remarks = tokio::select! {
         biased; // The server is looked at before the first request.
         () = watch_server(&directory, &limits, leash) => Err(overdue()),
@@ -115,39 +121,82 @@ fn remark(name: &str, deposited: Deposited) -> Option<String> {
     }
 }
 
-/// Encodes the file while the cluster's identity is looked after, and stores it. Nothing of a cluster is ever stored before its
-/// identity is. What the operator should know of it is returned.
-async fn store(
-    source: Source,
-    identity: &ClusterIdentity,
-    settings: &Settings,
-    limits: &Limits,
-    data_directory: &Path,
-) -> Result<Vec<String>> {
-    let name = source.name;
-    // First: it takes the longest, and the rest is made ready beside it.
-    let object = encode(source, settings);
-    let storage = storage::open(settings, limits)?;
-    storage.prepare();
-    // A spool that cannot be used costs requests, never a WAL file; `walhalla check` tells of it.
-    let spool = Spool::find(settings.spool.as_deref(), Some(data_directory)).unwrap_or_default();
-    let cluster = Repository::new(storage, spool).cluster(identity.system_identifier);
-    let (identified, object) = tokio::try_join!(cluster.ensure_identity(identity), object)?;
-    let deposited = cluster.deposit_wal(&name, &object).await?;
-    let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];
-    Ok(remarks.into_iter().flatten().collect())
+/// What a call has to go by.
+struct Call<'a> {
+    path: &'a Path,
+    directory: &'a DataDirectory,
+    identity: ClusterIdentity,
+    settings: &'a Settings,
+    limits: &'a Limits,
+    spool: Option<Spool>,
 }
 
-/// Reads, hashes and compresses the file in one pass, beside the runtime: deadlines are watched meanwhile. It begins with the
-/// call, not with the first poll.
-fn encode(source: Source, settings: &Settings) -> impl Future<Output = Result<Encoded>> + use<> {
-    let (length, subject) = (source.length, source.subject);
-    let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
-    let threads = settings.compression_threads;
-    let work = tokio::task::spawn_blocking(move || {
-        codec::encode_beside(&mut source.into_reader(), length, subject, &encoding, threads)
-    });
-    async { work.await.map_err(|cause| Error::new(ErrorKind::Bug, "cannot encode the file").because(cause))? }
+impl Call<'_> {
+    /// Ends with the file proven to be stored: by its marker, or by storing it. What the operator should know of it is returned.
+    async fn settle(&self, source: Source) -> Result<Vec<String>> {
+        let name = source.name;
+        let (system, location) = (self.identity.system_identifier, storage::location(self.settings));
+        let open = |spool: &Spool| Markers::open(spool, self.directory, system, &location).ok();
+        let markers = self.spool.as_ref().and_then(open);
+        let marker = markers.as_ref().and_then(|markers| Some((markers, markers.read(&name)?)));
+        let Some((markers, marker)) = marker else { return self.store(source, markers).await };
+        let proven = match ahead::word(markers, &marker, source).await? {
+            // Nobody but the kernel answers for a directory: it is looked at each time.
+            ahead::Word::Fresh if !self.settings.storage.is_local() => true,
+            ahead::Word::Fresh | ahead::Word::Stale => {
+                let (_, once) = self.clusters()?;
+                let source = Source::open(self.path, &self.identity)?;
+                ahead::is_confirmed(&once, &self.identity, markers, &marker, &source).await
+            }
+            ahead::Word::None => false,
+        };
+        if proven {
+            markers.remove(&name);
+            return Ok(Vec::new());
+        }
+        self.store(Source::open(self.path, &self.identity)?, Some(markers.clone())).await
+    }
+
+    /// Encodes the file while the cluster's identity is looked after, and stores it, and others beside it. Nothing of a cluster is
+    /// ever stored before its identity is.
+    async fn store(&self, source: Source, markers: Option<Markers>) -> Result<Vec<String>> {
+        let name = source.name;
+        // First: it takes the longest, and the rest is made ready beside it.
+        let object = encode(source, self.settings, self.settings.compression_threads);
+        let (cluster, once) = self.clusters()?;
+        let begin = async {
+            let identified = cluster.ensure_identity(&self.identity).await?;
+            Ok((identified, markers.and_then(|markers| ahead::begin(self.task(name, once, markers)))))
+        };
+        let ((identified, ahead), object) = tokio::try_join!(begin, object)?;
+        if let Some(ahead) = &ahead {
+            ahead.own_is_encoded();
+        }
+        let deposited = cluster.deposit_wal(&name, &object).await?.deposited;
+        drop(object);
+        let ahead = match ahead {
+            Some(ahead) => ahead.end().await,
+            None => None,
+        };
+        let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];
+        Ok(remarks.into_iter().flatten().chain(ahead).collect())
+    }
+
+    /// The cluster behind the retry policy, and the same where everything is tried once.
+    fn clusters(&self) -> Result<(Cluster, Cluster)> {
+        let once = storage::open_once(self.settings, self.limits)?;
+        once.prepare();
+        let patient = Arc::new(Retrying::new(Arc::clone(&once), self.limits.clone()));
+        let cluster = Repository::new(patient, self.spool.clone()).cluster(self.identity.system_identifier);
+        let once = cluster.through(once);
+        Ok((cluster, once))
+    }
+
+    fn task(&self, own: WalFileName, cluster: Cluster, markers: Markers) -> ahead::Task {
+        let patience = patience::Ahead::of(&self.limits.now(), Instant::now());
+        let (directory, settings) = (self.directory.clone(), self.settings.clone());
+        ahead::Task { own, directory, identity: self.identity, settings, cluster, markers, patience }
+    }
 }
 
 /// Looks after the limits: tightens them once the server is seen stopping, keeps the leash at their deadline, and ends a little

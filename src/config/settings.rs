@@ -19,6 +19,13 @@ pub enum StorageUrl {
     },
 }
 
+impl StorageUrl {
+    /// Whether it is a directory of this host.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
 /// How a bucket is addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {

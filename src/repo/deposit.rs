@@ -1,7 +1,7 @@
 //! Storing under a key that nobody may have used: Ok means durable, and proven.
 
 use super::judge::{Offer, Verdict};
-use super::repository::{Cluster, Deposited};
+use super::repository::{Cluster, Deposited, Stored};
 use crate::codec::{Encoded, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::WalFileName;
@@ -15,6 +15,11 @@ impl Cluster {
     /// Ok means durable and proven; other content under the key is `Duplicate`. An object from which nobody could restore
     /// anything, and which this storage offers no safe way to replace, is `Corrupt`.
     pub async fn deposit(&self, key: &Key, object: &Encoded) -> Result<Deposited> {
+        Ok(self.lay_down(key, object).await?.deposited)
+    }
+
+    /// [`Self::deposit`], with the receipt.
+    async fn lay_down(&self, key: &Key, object: &Encoded) -> Result<Stored> {
         let subject = object.header.subject;
         if subject.system_identifier != self.layout.system() {
             return Err(Error::new(
@@ -27,7 +32,7 @@ impl Cluster {
 
     /// [`Self::deposit`] of a WAL file under its name, a second `.partial` or `.backup` beside the first: for these two kinds
     /// never `Duplicate`, so that two promotions never wedge an archiver.
-    pub async fn deposit_wal(&self, name: &WalFileName, object: &Encoded) -> Result<Deposited> {
+    pub async fn deposit_wal(&self, name: &WalFileName, object: &Encoded) -> Result<Stored> {
         let subject = object.header.subject;
         if subject.kind != Kind::Wal || subject.timeline != name.timeline().get() {
             return Err(Error::new(
@@ -35,7 +40,7 @@ impl Cluster {
                 format!("{name} and its object disagree: {:?} of timeline {}", subject.kind, subject.timeline),
             ));
         }
-        let first = self.deposit(&self.layout.wal(name), object).await;
+        let first = self.lay_down(&self.layout.wal(name), object).await;
         let may_lie_beside = matches!(name, WalFileName::Partial(_) | WalFileName::BackupHistory { .. });
         match first {
             Err(error) if may_lie_beside && matches!(error.kind(), ErrorKind::Duplicate | ErrorKind::Corrupt) => {
@@ -44,8 +49,8 @@ impl Cluster {
                     ErrorKind::Duplicate => "other content (another promotion's)",
                     _ => "something that nobody could restore, and that cannot safely be replaced here",
                 };
-                match self.deposit(&key, object).await {
-                    Ok(_) => Ok(Deposited::Beside(first.to_owned())),
+                match self.lay_down(&key, object).await {
+                    Ok(stored) => Ok(Stored { deposited: Deposited::Beside(first.to_owned()), ..stored }),
                     // The key carries the hash: other content there is no second promotion, but something amiss.
                     Err(error) if error.kind() == ErrorKind::Duplicate => Err(error.with_kind(ErrorKind::Corrupt)),
                     Err(error) => Err(error),
@@ -56,7 +61,7 @@ impl Cluster {
     }
 
     /// Stores an object or the identity by whatever means the endpoint has.
-    pub(super) async fn store(&self, offer: &Offer) -> Result<Deposited> {
+    pub(super) async fn store(&self, offer: &Offer) -> Result<Stored> {
         for _ in 0..ROUNDS {
             let capabilities = self.capabilities().await?;
             if !capabilities.create_only {
@@ -64,7 +69,9 @@ impl Cluster {
             }
             let put = self.storage.put(&offer.key, offer.body.clone(), &PutMode::CreateOnly, Integrity::Sound).await;
             let settled = match put {
-                Ok(_) if capabilities.verifies_integrity => return Ok(Deposited::New),
+                Ok(etag) if capabilities.verifies_integrity => {
+                    return Ok(Stored::new(Deposited::New, offer.body.len(), etag));
+                }
                 Ok(_) => self.settle(offer, Deposited::New).await?,
                 Err(error) if error.kind == StorageErrorKind::Precondition => {
                     self.settle(offer, Deposited::Already).await?
@@ -75,8 +82,8 @@ impl Cluster {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if let Some(deposited) = settled {
-                return Ok(deposited);
+            if let Some(stored) = settled {
+                return Ok(stored);
             }
         }
         Err(Error::new(
@@ -91,14 +98,14 @@ impl Cluster {
 
     /// Reads back what is under the key. The same content ends well, as `same`; other content is refused; what nobody could
     /// restore is replaced, after a second look. `None`: it has changed meanwhile, begin anew.
-    async fn settle(&self, offer: &Offer, same: Deposited) -> Result<Option<Deposited>> {
+    async fn settle(&self, offer: &Offer, same: Deposited) -> Result<Option<Stored>> {
         let object = match self.storage.get(&offer.key, None).await {
             Ok(object) => object,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(Error::from(error).context("reading back what was to be stored")),
         };
         match offer.judge(&object.body).await? {
-            Verdict::Same => Ok(Some(same)),
+            Verdict::Same => Ok(Some(Stored::new(same, object.body.len(), object.etag))),
             Verdict::Other(refusal) => Err(refusal),
             Verdict::Worthless(why) => match self.reads_the_same(offer, &object).await? {
                 true => self.replace(offer, object.etag, &why).await,
@@ -150,7 +157,7 @@ mod tests {
     }
 
     async fn deposit(cluster: &Cluster, object: &Encoded) -> Result<Deposited> {
-        cluster.deposit_wal(&WalFileName::Segment(segment(1)), object).await
+        cluster.deposit_wal(&WalFileName::Segment(segment(1)), object).await.map(|stored| stored.deposited)
     }
 
     #[tokio::test]
@@ -352,10 +359,10 @@ mod tests {
             let (shelf, cluster) = shelf(known(|known| known.if_match = false));
             let name = wal(name);
             let (first, second) = (object(1, b"first"), object(1, b"second"));
-            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::New);
-            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
-            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap(), Deposited::Beside(_)));
-            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Already);
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap().deposited, Deposited::New);
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap().deposited, Deposited::Beside(_)));
+            assert!(matches!(cluster.deposit_wal(&name, &second).await.unwrap().deposited, Deposited::Beside(_)));
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap().deposited, Deposited::Already);
             let key = format!("7/wal/00000001/{name}");
             let beside = format!("{key}-{}", second.header.plain_hash);
             assert_eq!(shelf.keys(), [key.clone(), beside.clone()]);
@@ -363,7 +370,7 @@ mod tests {
             // What may not be replaced does not wedge the archiver either.
             shelf.place(&key, "");
             let why = "something that nobody could restore, and that cannot safely be replaced here".to_owned();
-            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap(), Deposited::Beside(why));
+            assert_eq!(cluster.deposit_wal(&name, &first).await.unwrap().deposited, Deposited::Beside(why));
             // Something amiss with the key that carries the hash is never called a duplicate.
             shelf.place(&key, first.bytes.clone());
             shelf.place(&beside, with_version(&second.bytes, 3));

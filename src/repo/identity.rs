@@ -161,13 +161,13 @@ impl Cluster {
             return Ok(Deposited::Already);
         }
         let offer = Offer::identity(self.place(&self.layout.identity()), self.layout.identity(), *identity);
-        let deposited = self.store(&offer).await?;
+        let deposited = self.store(&offer).await?.deposited;
         notes::remember(spool, NOTE, &about, *identity);
         Ok(deposited)
     }
 
     /// Whether this is a directory of this host, which the kernel presents whether its volume is mounted or not.
-    fn is_local(&self) -> bool {
+    pub(super) fn is_local(&self) -> bool {
         self.storage.capabilities().is_some()
     }
 
@@ -375,7 +375,7 @@ mod tests {
                 shelf.place(KEY, worthless);
                 let cluster = cluster(&shelf);
                 let offer = Offer::identity(KEY.to_owned(), cluster.layout.identity(), identity());
-                assert!(matches!(cluster.store(&offer).await.unwrap(), Deposited::Replaced(_)));
+                assert!(matches!(cluster.store(&offer).await.unwrap().deposited, Deposited::Replaced(_)));
                 assert_eq!(shelf.body(KEY).unwrap(), identity().to_bytes());
             }
             for kept in ["{\"format\":2}", "{\"format\":1}"] {

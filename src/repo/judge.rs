@@ -45,6 +45,11 @@ impl Offer {
         Self::new(place, key, object.bytes.clone(), Content::Object(Box::new(object.header)))
     }
 
+    /// What an object under this key would have to be; with no bytes of its own to store.
+    pub(super) fn expected(place: String, key: Key, header: ObjectHeader) -> Self {
+        Self::new(place, key, Bytes::new(), Content::Object(Box::new(header)))
+    }
+
     /// The hash that a claim on the key carries.
     pub(super) fn hash(&self) -> ContentHash {
         match &self.content {

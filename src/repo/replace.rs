@@ -2,30 +2,30 @@
 
 use super::judge::{Offer, Verdict};
 use super::probe::Need;
-use super::repository::{Cluster, Deposited};
+use super::repository::{Cluster, Deposited, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{ETag, Integrity, PutMode, StorageErrorKind};
 
 impl Cluster {
     /// Replaces what was just read under `tag`, where the endpoint showed that it honours `If-Match`; else refuses. `None`: it
     /// changed meanwhile.
-    pub(super) async fn replace(&self, offer: &Offer, tag: Option<ETag>, why: &str) -> Result<Option<Deposited>> {
+    pub(super) async fn replace(&self, offer: &Offer, tag: Option<ETag>, why: &str) -> Result<Option<Stored>> {
         let capabilities = self.learn(Need::All).await?;
         let Some(tag) = tag.filter(|_| capabilities.if_match) else {
             return Err(irreplaceable(offer, why));
         };
         let put = self.storage.put(&offer.key, offer.body.clone(), &PutMode::IfMatch(tag), Integrity::Sound).await;
-        match put {
-            Ok(_) => {}
+        let etag = match put {
+            Ok(etag) => etag,
             Err(error) if error.kind == StorageErrorKind::Precondition || error.is_not_found() => return Ok(None),
             Err(error) if error.kind == StorageErrorKind::ConditionUnsupported => {
                 self.forget_capabilities();
                 return Err(irreplaceable(offer, why));
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         if capabilities.verifies_integrity || self.holds(offer).await? {
-            return Ok(Some(Deposited::Replaced(why.to_owned())));
+            return Ok(Some(Stored::new(Deposited::Replaced(why.to_owned()), offer.body.len(), etag)));
         }
         Ok(None)
     }

@@ -6,7 +6,7 @@ use super::probe::Learnt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::SystemIdentifier;
 use crate::spool::Spool;
-use crate::storage::{Key, ListRequest, Object, Storage, StorageErrorKind};
+use crate::storage::{ETag, Key, ListRequest, Object, Storage, StorageErrorKind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -80,6 +80,30 @@ pub enum Deposited {
     Replaced(String),
 }
 
+/// What the store said of an object when it was proven to be there: enough to see in a listing that it still is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its stored length in bytes.
+    pub length: u64,
+    /// Its tag: of the put's answer, or of the reading that proved it. Some stores name none.
+    pub etag: Option<ETag>,
+}
+
+/// A WAL file that was stored, or was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// How it ended.
+    pub deposited: Deposited,
+    /// The receipt for the object under the name's own key, or, of [`Deposited::Beside`], beside it.
+    pub receipt: Receipt,
+}
+
+impl Stored {
+    pub(super) fn new(deposited: Deposited, length: usize, etag: Option<ETag>) -> Self {
+        Self { deposited, receipt: Receipt { length: length as u64, etag } }
+    }
+}
+
 /// One cluster's folder.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -99,6 +123,12 @@ impl Cluster {
     /// The storage beneath.
     pub fn storage(&self) -> &dyn Storage {
         self.storage.as_ref()
+    }
+
+    /// The same folder, reached by another door to the same storage: one that does not try again, say.
+    #[must_use]
+    pub fn through(&self, storage: Arc<dyn Storage>) -> Cluster {
+        Cluster { storage, ..self.clone() }
     }
 
     /// Reads a whole object. `NotFound` only as the storage promises; a delete marker is a `Gap`.

@@ -283,9 +283,29 @@ pub async fn each_page(storage: &dyn Storage, prefix: &str, mut show: impl FnMut
 
 /// Opens the storage that the settings name, behind the one retry policy (`retry.rs`). No request is made.
 pub fn open(settings: &crate::config::Settings, limits: &Limits) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
+    Ok(std::sync::Arc::new(Retrying::new(open_once(settings, limits)?, limits.clone())))
+}
+
+/// Where the storage is that the settings name, in the words of its [`Storage::location`], without opening it.
+pub fn location(settings: &crate::config::Settings) -> String {
+    use crate::config::StorageUrl;
+    match &settings.storage {
+        StorageUrl::File(root) => file::location(root),
+        #[cfg(feature = "s3")]
+        StorageUrl::S3 { bucket, prefix } => s3::location(&settings.s3, bucket, prefix),
+        #[cfg(not(feature = "s3"))]
+        StorageUrl::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
+    }
+}
+
+/// [`open`] without the retry policy: everything is tried once.
+pub fn open_once(
+    settings: &crate::config::Settings,
+    limits: &Limits,
+) -> crate::error::Result<std::sync::Arc<dyn Storage>> {
     use crate::config::StorageUrl;
     use std::sync::Arc;
-    let backend: Arc<dyn Storage> = match &settings.storage {
+    Ok(match &settings.storage {
         StorageUrl::File(root) => Arc::new(FileStorage::new(root, limits.clone())),
         #[cfg(feature = "s3")]
         StorageUrl::S3 { bucket, prefix } => Arc::new(S3Storage::new(&settings.s3, bucket, prefix, limits.clone())?),
@@ -294,8 +314,7 @@ pub fn open(settings: &crate::config::Settings, limits: &Limits) -> crate::error
             let message = "this program was built without the s3 feature";
             return Err(crate::error::Error::new(crate::error::ErrorKind::Config, message));
         }
-    };
-    Ok(Arc::new(Retrying::new(backend, limits.clone())))
+    })
 }
 
 /// [`open`] for a long job, with [`Bounds::PATIENT`]: a store that never answered is given up soon ([`FirstContact`]), one that

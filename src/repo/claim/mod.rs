@@ -16,9 +16,9 @@
 //! may soon take it for dead begins anew.
 
 use super::judge::{Offer, Verdict};
-use super::repository::{Cluster, Deposited};
+use super::repository::{Cluster, Deposited, Stored};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Entry, Integrity, ListRequest, PutMode};
+use crate::storage::{ETag, Entry, Integrity, ListRequest, PutMode};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -45,8 +45,8 @@ impl Pace {
 
 /// What a reading of the key showed.
 enum Sight {
-    /// The same content is there.
-    Same,
+    /// The same content is there: its stored length, and its tag.
+    Same(usize, Option<ETag>),
     /// Nothing is there.
     Absent,
     /// What is there is worth nothing: why, and its bytes.
@@ -73,19 +73,19 @@ enum Rivals {
 
 impl Cluster {
     /// [`Cluster::store`] on a store that does not create conditionally.
-    pub(super) async fn store_by_claim(&self, offer: &Offer) -> Result<Deposited> {
+    pub(super) async fn store_by_claim(&self, offer: &Offer) -> Result<Stored> {
         let window = self.pace.window(offer.plain_length());
         let mut sight = self.sight(offer).await?;
-        if matches!(sight, Sight::Same) {
-            return Ok(Deposited::Already);
+        if let Sight::Same(length, etag) = sight {
+            return Ok(Stored::new(Deposited::Already, length, etag));
         }
         self.stake(offer).await?;
         let mut survey = self.survey(offer).await?;
         if survey.rivals == Rivals::Behind {
             tokio::time::sleep(window).await;
             sight = self.sight(offer).await?;
-            if matches!(sight, Sight::Same) {
-                return Ok(Deposited::Already);
+            if let Sight::Same(length, etag) = sight {
+                return Ok(Stored::new(Deposited::Already, length, etag));
             }
             survey = self.survey(offer).await?;
         }
@@ -93,11 +93,12 @@ impl Cluster {
             return Err(self.rivalled(offer, &rival));
         }
         self.put_within(offer, survey.began + window).await?;
-        self.read_back(offer).await?;
-        match sight {
-            Sight::Worthless(why, _) => Ok(Deposited::Replaced(why)),
-            Sight::Absent | Sight::Same => Ok(Deposited::New),
-        }
+        let (length, etag) = self.read_back(offer).await?;
+        let deposited = match sight {
+            Sight::Worthless(why, _) => Deposited::Replaced(why),
+            Sight::Absent | Sight::Same(..) => Deposited::New,
+        };
+        Ok(Stored::new(deposited, length, etag))
     }
 
     /// Reads the key. What seems worthless is read twice: on a store without conditions nothing else protects a good object
@@ -118,7 +119,7 @@ impl Cluster {
     async fn sight_once(&self, offer: &Offer) -> Result<Sight> {
         match self.storage.get(&offer.key, None).await {
             Ok(object) => match offer.judge(&object.body).await? {
-                Verdict::Same => Ok(Sight::Same),
+                Verdict::Same => Ok(Sight::Same(object.body.len(), object.etag)),
                 Verdict::Other(refusal) => Err(refusal),
                 Verdict::Worthless(why) => Ok(Sight::Worthless(why, object.body)),
             },
@@ -189,9 +190,9 @@ impl Cluster {
         }
     }
 
-    async fn read_back(&self, offer: &Offer) -> Result<()> {
+    async fn read_back(&self, offer: &Offer) -> Result<(usize, Option<ETag>)> {
         match self.sight_once(offer).await? {
-            Sight::Same => Ok(()),
+            Sight::Same(length, etag) => Ok((length, etag)),
             Sight::Absent => Err(self.unclaimed(offer, "it was acknowledged, and then was not there")),
             Sight::Worthless(why, _) => Err(self.unclaimed(offer, &format!("it was acknowledged, and then {why}"))),
         }

@@ -13,7 +13,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn deposit(cluster: &Cluster, object: &Encoded) -> Result<Deposited> {
-    cluster.deposit_wal(&WalFileName::Segment(segment(1)), object).await
+    cluster.deposit_wal(&WalFileName::Segment(segment(1)), object).await.map(|stored| stored.deposited)
 }
 
 fn ignoring() -> (Arc<Shelf>, Cluster) {

@@ -17,7 +17,7 @@ use super::{Storage, StorageError, StorageErrorKind, StorageResult};
 use bytes::Bytes;
 use disk::Disk;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A directory as a storage.
@@ -32,7 +32,7 @@ impl FileStorage {
     /// The storage in this directory, which must exist when it is used. Touches nothing.
     pub fn new(root: impl Into<PathBuf>, limits: Limits) -> Self {
         let root = root.into();
-        Self { location: format!("file://{}", root.display()), disk: Arc::new(Disk::new(root)), limits }
+        Self { location: location(&root), disk: Arc::new(Disk::new(root)), limits }
     }
 
     /// Does blocking work on its own thread, within the limits. A disk that hangs (a dead NFS server) is given up like a
@@ -54,6 +54,11 @@ impl FileStorage {
             Err(overrun) => Err(overrun.error(&format!("{} in {}", operation(), self.location))),
         }
     }
+}
+
+/// Where the storage in this directory is, for messages and caches.
+pub(super) fn location(root: &Path) -> String {
+    format!("file://{}", root.display())
 }
 
 #[async_trait::async_trait]

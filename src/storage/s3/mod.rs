@@ -67,10 +67,7 @@ impl S3Storage {
     }
 
     fn behind(proxies: Matcher, settings: &S3Settings, bucket: &str, prefix: &str, limits: Limits) -> Result<Self> {
-        let endpoint = match &settings.endpoint {
-            Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
-            None => format!("https://s3.{}.amazonaws.com", settings.region),
-        };
+        let endpoint = endpoint(settings);
         let uri = checked(&endpoint)?;
         let chain = settings.credentials == S3Credentials::AwsChain;
         let http = Http::new(Connect::new(&uri, proxies, chain, settings.ca_file.as_deref(), limits.clone())?);
@@ -81,7 +78,7 @@ impl S3Storage {
             settings: settings.clone(),
             bucket: bucket.to_owned(),
             prefix: format!("{prefix}{slash}"),
-            location: format!("s3://{bucket}{slash}{prefix} at {endpoint}"),
+            location: location(settings, bucket, prefix),
             host: host(&uri, bucket, settings.addressing),
             limits,
             client: RwLock::new((region.clone(), client(settings, region, &http))),
@@ -242,6 +239,21 @@ impl Storage for S3Storage {
         let (region, _) = self.client();
         (region.as_ref() != self.settings.region).then(|| region.to_string())
     }
+}
+
+/// Where requests go.
+fn endpoint(settings: &S3Settings) -> String {
+    match &settings.endpoint {
+        Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
+        None => format!("https://s3.{}.amazonaws.com", settings.region),
+    }
+}
+
+/// Where a bucket, or a prefix in one, is, for messages and caches.
+pub(super) fn location(settings: &S3Settings, bucket: &str, prefix: &str) -> String {
+    let prefix = prefix.trim_matches('/');
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    format!("s3://{bucket}{slash}{prefix} at {}", endpoint(settings))
 }
 
 /// A client of our own making: nothing is looked up, nothing tried again, nothing timed but by us.

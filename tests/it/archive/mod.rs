@@ -1,6 +1,8 @@
 //! `walhalla-archive` and `walhalla-restore`: the real programs, first called by hand in a data directory without a server, then by
 //! real servers.
 
+mod ahead;
+mod ahead_server;
 mod bench;
 mod chroot;
 mod deadlines;

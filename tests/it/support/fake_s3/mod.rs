@@ -78,6 +78,8 @@ struct State {
     faults: Vec<Fault>,
     hook: Option<Hook>,
     requests: Vec<Request>,
+    /// How often a put was carried out, by key.
+    commits: BTreeMap<String, usize>,
     connections: usize,
     failed_handshakes: usize,
     answers: u64,
@@ -140,6 +142,7 @@ impl FakeS3 {
             faults: Vec::new(),
             hook: None,
             requests: Vec::new(),
+            commits: BTreeMap::new(),
             connections: 0,
             failed_handshakes: 0,
             answers: 0,
@@ -218,6 +221,11 @@ impl FakeS3 {
     /// The requests of one method so far.
     pub(crate) fn requests_of(&self, method: &str) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.method == method).collect()
+    }
+
+    /// How often each key was put, by requests that the store carried out, whether their answers arrived or not.
+    pub(crate) fn commits(&self) -> BTreeMap<String, usize> {
+        self.state.lock().unwrap().commits.clone()
     }
 
     /// Forgets the requests so far.

@@ -108,6 +108,7 @@ impl S3 for Store {
             let fits = condition.as_etag().map(|etag| etag.value().to_owned()) == existing;
             demand(&mut personality.if_match, fits)?;
         }
+        *state.commits.entry(input.key.clone()).or_default() += 1;
         output.e_tag = Some(ETag::Strong(state.insert(&input.key, body)));
         Ok(S3Response::new(output))
     }
