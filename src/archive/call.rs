@@ -5,6 +5,7 @@ use super::data_directory::DataDirectory;
 use super::delivery::{self, Answer};
 use super::notes::Notes;
 use super::patience::{self, Patience};
+use super::prefetch::{Ahead, Together};
 use super::program::{self, Leash};
 use super::promotion::Promotion;
 use super::startup::StartupProcess;
@@ -13,11 +14,11 @@ use super::{gap, mode};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::RecoveryMode;
-use crate::pg::WalFileName;
+use crate::pg::{TimelineId, WalFileName};
 use crate::repo::{Absence, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Limits};
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -32,6 +33,12 @@ const NOTHING_LEFT: Duration = Duration::from_millis(100);
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// What may be spent on words: on the proof of a gap that a standby only tells of, and on advice.
 const FOR_THE_LOG: Duration = Duration::from_secs(5);
+/// How long a call waits for a file that a helper is fetching, besides a quarter of a second per MiB, before it fetches it itself.
+const FOR_A_HELPER: Duration = Duration::from_secs(2);
+const HELPER_GLANCE: Duration = Duration::from_millis(2);
+/// How long a call that has its own file goes on fetching the next ones, besides a second per MiB, and without progress.
+const FOR_THE_NEXT: Duration = Duration::from_secs(10);
+const STALL_OF_THE_NEXT: Duration = Duration::from_secs(3);
 
 /// Why a file that the archive has not, or not whole, is no reason to stop.
 const IN_PG_WAL: &str = "pg_wal has a valid copy, which Postgres reads instead";
@@ -69,6 +76,10 @@ pub(super) struct Call {
     settings: OnceCell<Settings>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
+    /// What it has to do with fetching ahead.
+    ahead: OnceCell<Ahead>,
+    /// The next ones, under way.
+    together: RefCell<Option<Together>>,
 }
 
 impl Call {
@@ -92,13 +103,27 @@ impl Call {
             settings: OnceCell::new(),
             notes: OnceCell::new(),
             target: OnceCell::new(),
+            ahead: OnceCell::new(),
+            together: RefCell::new(None),
         };
         call.look();
         call
     }
 
+    /// Takes the file out of the spool, else asks the archive for it; then sees to what comes next.
+    pub(super) async fn run(&self) -> Outcome {
+        self.find_ahead().await;
+        let outcome = match self.name {
+            WalFileName::History(TimelineId::FIRST) => Outcome::Absent,
+            _ if self.is_prefetched().await => Outcome::Delivered,
+            _ => self.ask().await,
+        };
+        self.see_to_the_next(&outcome).await;
+        outcome
+    }
+
     /// Asks until there is an answer that this mode accepts, or no patience is left.
-    pub(super) async fn ask(&self) -> Outcome {
+    async fn ask(&self) -> Outcome {
         let mut longest = FIRST_PAUSE;
         let mut gap = None;
         loop {
@@ -198,7 +223,7 @@ impl Call {
         }
         // On a standby one GET is all, where no timeline's number depends on it; elsewhere the proof says the rest.
         let is_one_get = self.promotion.column(mode, &self.name) == RecoveryMode::Standby;
-        let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
+        let answer = match self.deliver(target).await {
             // A delete marker.
             Err(error) if error.kind() == ErrorKind::Gap && is_one_get => {
                 let is_news = self.notes().absent(&self.name, SystemTime::now());
@@ -220,6 +245,13 @@ impl Call {
             }
             Answer::NoSuchKey => self.absent(target).await,
         }
+    }
+
+    async fn deliver(&self, target: &Target) -> Result<Answer> {
+        let Some(object) = delivery::ask(&target.cluster, &target.wanted).await? else { return Ok(Answer::NoSuchKey) };
+        self.begin_the_next(target);
+        delivery::write(object, &target.cluster, &target.identities, &target.wanted).await?;
+        Ok(Answer::Delivered)
     }
 
     /// There is no such key: the rest of the proof, and what speaks against it.
@@ -311,13 +343,7 @@ impl Call {
     }
 
     async fn find_target(&self) -> Result<Target> {
-        let settings = match self.settings.get() {
-            Some(settings) => settings,
-            None => {
-                let read = Settings::from_process(self.arguments.config.as_deref())?;
-                self.settings.get_or_init(|| read)
-            }
-        };
+        let settings = self.settings()?;
         self.promotion.learn(settings.promote_needs_archive);
         self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
         self.recall();
@@ -327,6 +353,14 @@ impl Call {
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
         let asked = self.arguments.cluster;
         target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
+    }
+
+    fn settings(&self) -> Result<&Settings> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
+        }
+        let read = Settings::from_process(self.arguments.config.as_deref())?;
+        Ok(self.settings.get_or_init(|| read))
     }
 
     /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.
@@ -407,6 +441,96 @@ impl Call {
                 return true;
             }
             tokio::time::sleep_until(until.min(now + GLANCE)).await;
+        }
+    }
+}
+
+/// Fetching ahead, as far as a call has to do with it. What fails here leaves everything to the attempt, which says why.
+impl Call {
+    async fn find_ahead(&self) {
+        let Ok(settings) = self.settings() else { return };
+        let Ok(Some(control)) = self.directory.control().await else { return };
+        let cluster = (control.system_identifier, control.wal_segment_size);
+        if self.arguments.cluster.is_some_and(|asked| asked != cluster.0) {
+            return;
+        }
+        let config = self.arguments.config.as_deref();
+        if let Some(ahead) = Ahead::find(settings, self.spool(), &self.directory, cluster, config) {
+            self.ahead.get_or_init(|| ahead);
+        }
+    }
+
+    /// Delivers the file out of the spool, where it is there, or comes in time.
+    async fn is_prefetched(&self) -> bool {
+        let (Some(ahead), Some(name)) = (self.ahead.get(), self.name.segment()) else { return false };
+        if ahead.take(name, &self.arguments.path) {
+            return true;
+        }
+        let bytes = ahead.segment_size().bytes();
+        self.allow(bytes);
+        let end = Instant::now() + (self.left() / 2).min(FOR_A_HELPER + patience::by_size(bytes) / 4);
+        let mut waited = false;
+        while ahead.is_coming(name) && Instant::now() < end {
+            tokio::time::sleep(HELPER_GLANCE).await;
+            waited = true;
+        }
+        waited && ahead.take(name, &self.arguments.path)
+    }
+
+    /// This file's object is there: the next ones may be, too.
+    fn begin_the_next(&self, target: &Target) {
+        let (Some(ahead), Some(name)) = (self.ahead.get(), self.name.segment()) else { return };
+        if self.is_to_work_ahead() {
+            *self.together.borrow_mut() = ahead.together(name, target);
+        }
+    }
+
+    /// Not in a promotion, nor at the end: what comes next there is not replay.
+    fn is_to_work_ahead(&self) -> bool {
+        matches!(self.mode(), RecoveryMode::Recovery | RecoveryMode::Standby)
+    }
+
+    async fn see_to_the_next(&self, outcome: &Outcome) {
+        let Some(ahead) = self.ahead.get() else { return };
+        match (outcome, self.name) {
+            (Outcome::Delivered, WalFileName::Segment(name)) => {
+                let together = self.together.take();
+                let found = match together {
+                    Some(together) => Some(self.end_the_next(together).await),
+                    None => None,
+                };
+                ahead.delivered(name, found);
+                if self.is_to_work_ahead() {
+                    ahead.start_helper();
+                }
+            }
+            (Outcome::Delivered, WalFileName::History(timeline)) => ahead.delivered_history(timeline),
+            (Outcome::Absent, WalFileName::Segment(_)) => ahead.absent(),
+            _ => {}
+        }
+        if self.mode() == RecoveryMode::Ending && matches!(self.name, WalFileName::History(_)) {
+            ahead.ended();
+        }
+    }
+
+    /// Waits for the next ones, as long as they come, and as long as the server is still at it. How many have come.
+    async fn end_the_next(&self, mut together: Together) -> usize {
+        let begun = Instant::now();
+        let limit = self.left().min(FOR_THE_NEXT + patience::by_size(self.bytes()) * 8);
+        self.limits.change(|bounds| {
+            *bounds = patience::attempt(begun, limit, 0);
+            bounds.stall = bounds.stall.min(STALL_OF_THE_NEXT);
+        });
+        self.leash.set((begun + limit + LAST_WORDS).into_std());
+        let mut end = std::pin::pin!(together.end());
+        loop {
+            if let Ok(found) = tokio::time::timeout(GLANCE, &mut end).await {
+                return found;
+            }
+            self.look();
+            if begun.elapsed() > limit || !self.is_to_work_ahead() || self.directory.server_is_stopping() {
+                return 0;
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod chroot;
 mod fetch;
 mod fetch_table;
+mod prefetch;
 mod push;
 mod recovery;
 mod site;
