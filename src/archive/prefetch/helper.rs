@@ -280,8 +280,11 @@ impl Helper {
             if self.coming.len() >= at_once {
                 return;
             }
-            let is_left = self.left.get(&name).is_some_and(|until| now < *until || self.moved < *until - MISSING);
-            if is_left || self.coming.contains(&name) || self.place().holds(name) {
+            // Replay cannot pass it: what lies behind it has time.
+            if self.left.get(&name).is_some_and(|until| now < *until || self.moved < *until - MISSING) {
+                return;
+            }
+            if self.coming.contains(&name) || self.place().holds(name) {
                 continue;
             }
             if !self.place().has_room(self.coming.len()) {

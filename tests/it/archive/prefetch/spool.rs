@@ -117,7 +117,8 @@ fn killed_at_any_moment_everything_is_whole() {
                 number += u64::from(startup.call_with(&line, &named(1, number)) == 0);
             }
             for (name, path) in ahead(&bench) {
-                let found = u64::from(walhalla::pg::hex_u32(&name[16..], true).unwrap());
+                let segment: walhalla::pg::SegmentName = name.parse().unwrap();
+                let found = segment.number(walhalla::pg::SegmentSize::new(SEGMENT as u64).unwrap()).unwrap();
                 // It may have been taken, or dropped, just now.
                 let Ok(bytes) = std::fs::read(&path) else { continue };
                 assert!(bytes == content(1, found, SEGMENT), "{name} is not whole (seed {seed})");

@@ -2,7 +2,7 @@
 
 use crate::archive::bench::{Bench, SEGMENT};
 use crate::support::fake_s3::FakeS3;
-use crate::support::{binaries, processes, user, wait_until};
+use crate::support::{binaries, user, wait_until};
 use rustix::process::Pid;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -209,10 +209,4 @@ pub(super) fn wait_gone(pid: Pid, limit: Duration) {
     wait_until("the process is gone", limit, || {
         std::fs::read_to_string(&path).map_or(true, |stat| stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
     });
-}
-
-/// Ends a child; for the tests that made one.
-pub(super) fn end(child: &mut Child) {
-    processes::signal(child, rustix::process::Signal::KILL);
-    child.wait().unwrap();
 }

@@ -87,7 +87,6 @@ fn across_timelines() {
         for other in [named(1, 3), named(2, 5)] {
             assert_eq!(times_asked(&s3, &other), 0, "{way}: {other}");
         }
-        assert_eq!(s3.requests_of("GET").iter().filter(|request| request.key.ends_with("00000003.history")).count(), 2);
     }
 }
 
@@ -99,9 +98,10 @@ fn another_timeline_than_was_prefetched() {
         stock(&s3, &bench, 2, 3..=8);
         let mut startup = Startup::of(&bench, way);
         startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+        startup.wait_ahead(&named(1, 2));
         startup.expect(&named(1, 2), &content(1, 2, SEGMENT));
-        startup.wait_ahead(&named(1, 4));
-        startup.expect(&named(2, 3), &content(2, 3, SEGMENT));
+        startup.expect(&named(1, 3), &content(1, 3, SEGMENT));
+        startup.wait_ahead(&named(1, 5));
         startup.expect(&named(2, 4), &content(2, 4, SEGMENT));
         startup.wait_ahead(&named(2, 6));
         assert!(ahead(&bench).iter().all(|(name, _)| name.starts_with("00000002")), "{way}: {:?}", ahead(&bench));
@@ -113,19 +113,18 @@ fn another_timeline_than_was_prefetched() {
 fn trouble_ahead_is_left_to_its_own_call() {
     for way in WAYS {
         let (s3, bench) = stocked(6);
-        s3.damage(&bench.key(&named(1, 3)), |body| *body.last_mut().unwrap() ^= 1);
+        s3.damage(&bench.key(&named(1, 2)), |body| *body.last_mut().unwrap() ^= 1);
         let mut startup = Startup::of(&bench, way);
         startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
-        startup.wait_ahead(&named(1, 2));
-        startup.expect(&named(1, 2), &content(1, 2, SEGMENT));
-        wait_until("the damaged one was read", SOON, || times_asked(&s3, &named(1, 3)) > 0);
-        assert_eq!(startup.said(), "");
-        assert!(!ahead(&bench).iter().any(|(name, _)| *name == named(1, 3)));
-        assert_eq!(startup.call(&named(1, 3)), 203);
-        stock(&s3, &bench, 1, [3]);
-        s3.fault(Fault::new(Answer::slow_down()).method("GET").on(&named(1, 4)).times(1));
-        startup.expect(&named(1, 3), &content(1, 3, SEGMENT));
-        startup.expect(&named(1, 4), &content(1, 4, SEGMENT));
+        wait_until("the damaged one was read", SOON, || times_asked(&s3, &named(1, 2)) > 0);
+        wait_until("no helper is left", SOON, || helpers(&bench).is_empty());
+        assert!(startup.said().is_empty() && ahead(&bench).is_empty());
+        assert_eq!(startup.call(&named(1, 2)), 203);
+        stock(&s3, &bench, 1, [2]);
+        s3.fault(Fault::new(Answer::slow_down()).method("GET").on(&named(1, 3)).times(1));
+        for number in 2..=6 {
+            startup.expect(&named(1, number), &content(1, number, SEGMENT));
+        }
         assert_eq!(startup.said().lines().count(), 1, "{}", startup.said());
     }
 }
@@ -152,7 +151,7 @@ fn at_the_end_of_the_archive_little_is_asked_in_vain() {
         s3.forget_requests();
         startup.expect(&named(1, 4), &content(1, 4, SEGMENT));
         wait_until("no helper is left", SOON, || helpers(&bench).is_empty());
-        assert!(s3.requests().len() <= 2, "{way}: {:?}", s3.requests());
+        assert!(s3.requests().len() <= 2, "{way}: {} requests", s3.requests().len());
         assert_eq!(startup.said(), "");
     }
 }
@@ -233,7 +232,8 @@ fn every_segment_size() {
                     startup.wait_ahead(&name(3));
                 }
                 if way == "call" {
-                    assert_eq!(held > 0, mib <= 64 && number != 5, "{mib} MiB, {number}");
+                    // One is fetched ahead, and given away.
+                    assert_eq!(held > 0, mib <= 64 && number % 2 == 0, "{mib} MiB, {number}");
                     if held > 0 {
                         assert_eq!(ahead(&bench)[0].0, name(number + 1));
                     }
