@@ -31,7 +31,7 @@ fn belongs_to(pid: Pid) -> [i32; 3] {
 #[test]
 fn it_holds_nothing_of_its_caller() {
     let (_s3, bench) = stocked(80);
-    let mut startup = Startup::with(&bench, "helper", "exec 7<global/pg_control 9>held 11<pg_wal");
+    let mut startup = Startup::with(&bench, "helper", "exec 7<global/pg_control 8<pg_wal 9>held");
     startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
     let helper = startup.helper();
     startup.wait_ahead(&named(1, 3));

@@ -45,25 +45,18 @@ fn recovered_through_two_promotions_with_the_same_rows() {
     }
 }
 
-/// A standby that replays a backlog, with a helper beside it.
-fn replaying(site: &Site, primary: &Postgres, way: &str) -> Postgres {
-    // It pauses before the backlog is through: the helper lives, and waits.
-    let standby = site.server("standby").env("WALHALLA_PREFETCH", way).signal_file("standby.signal");
-    let standby = standby.setting("recovery_min_apply_delay", "10min").clone_of(primary, false);
-    for value in 1..=20 {
-        add_row(primary, value);
-    }
-    standby
-}
-
+/// A helper that has work left lives, and goes with its server.
 #[test]
 fn a_helper_ends_within_two_seconds_when_the_server_stops() {
     for major in postgres_majors() {
         for how in [Stop::Immediate, Stop::Fast] {
             let site = Site::new(major);
             let primary = site.primary();
-            let standby = replaying(&site, &primary, "helper");
-            standby.start().unwrap();
+            let standby = site.server("standby").env("WALHALLA_PREFETCH", "helper").signal_file("standby.signal");
+            // Replay waits at the first commit, and the helper with it.
+            let standby = standby.setting("recovery_min_apply_delay", "10min").clone_of(&primary, false);
+            (1..=20).for_each(|value| drop(add_row(&primary, value)));
+            standby.launch();
             let mut found = Vec::new();
             wait_until("there is a helper", LONG, || {
                 found = helpers_of(standby.data());
@@ -108,26 +101,33 @@ fn as_process_one_no_session_is_ever_restarted() {
         for way in ["auto", "call", "helper"] {
             let site = Site::new(major);
             let primary = site.primary();
-            let standby = replaying(&site, &primary, way);
+            let standby = site.server("standby").env("WALHALLA_PREFETCH", way).signal_file("standby.signal");
+            let standby = standby.clone_of(&primary, false);
             let Some(mut namespace) = Namespace::start(&standby) else { return };
             wait_until("it takes connections", LONG, || standby.psql("SELECT 1").is_ok());
             let mut session = standby.client("psql");
-            session.args(["-X", "-q", "-A", "-t", "-c", "SELECT pg_sleep(4)", "-c", "SELECT 'still here'"]);
-            let session = session.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            session.args(["-X", "-q", "-A", "-t", "-c", "SELECT pg_sleep(10)", "-c", "SELECT 'still here'"]);
+            let mut session =
+                session.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let before = standby.psql("SELECT pg_postmaster_start_time()").unwrap();
+            let ended = std::sync::atomic::AtomicBool::new(false);
             let mut killed = 0;
-            let end = std::time::Instant::now() + Duration::from_secs(3);
-            while std::time::Instant::now() < end {
-                for helper in helpers_of(standby.data()) {
-                    kill(helper, Signal::TERM);
-                    killed += 1;
+            // The primary goes on, and replay with it.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                        add_row(&primary, 1);
+                    }
+                });
+                while session.try_wait().unwrap().is_none() {
+                    for helper in helpers_of(standby.data()) {
+                        kill(helper, Signal::TERM);
+                        killed += 1;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
                 }
-                if way == "helper" && killed == 0 {
-                    // The backlog goes on, and with it the helpers.
-                    add_row(&primary, 100);
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
+                ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
             let output = session.wait_with_output().unwrap();
             assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "still here", "{way}: {output:?}");
             assert_eq!(standby.psql("SELECT pg_postmaster_start_time()").unwrap(), before);
