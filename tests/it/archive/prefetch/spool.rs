@@ -95,7 +95,7 @@ fn killed_at_any_moment_everything_is_whole() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let rounds = if crate::support::long_run() { 60 } else { 12 };
+    let rounds = if crate::support::long_run() { 60 } else { 8 };
     for way in WAYS {
         let (_s3, bench) = stocked(200);
         let mut startup = Startup::of(&bench, way);

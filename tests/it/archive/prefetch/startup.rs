@@ -182,7 +182,7 @@ pub(super) fn stock(s3: &FakeS3, bench: &Bench, timeline: u32, numbers: impl Int
 /// A cluster in a recovery, with the segments 1 to `last` in its archive.
 pub(super) fn stocked(last: u64) -> (FakeS3, Bench) {
     let s3 = FakeS3::start();
-    let bench = Bench::on(&s3).with("WALHALLA_RESTORE_TIMEOUT", "1s");
+    let bench = Bench::on(&s3).with("WALHALLA_RESTORE_TIMEOUT", "30s");
     bench.write("recovery.signal", "");
     let identity = format!(
         "{{\"format\":1,\"system_identifier\":\"{}\",\"postgres_major\":15,\"wal_segment_size\":{SEGMENT}}}\n",
