@@ -37,6 +37,22 @@ pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
     sync_directory(parent(path))
 }
 
+/// Gives a whole file to somebody else: by a rename within a file system, else by a copy (a shared one where the file system can)
+/// that is whole when it appears. Never by a link: the new owner may change the file in place. Nothing is synced. After Ok the
+/// old name is gone; after an error the file may still be there.
+pub fn hand_over(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    #[allow(clippy::disallowed_methods)]
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+        renamed => return renamed.map_err(|error| Error::local("rename a file to", to, error)),
+    }
+    let mut staged = Staged::beside(to, mode)?;
+    let copied = File::open(from).and_then(|mut source| io::copy(&mut source, staged.file()));
+    copied.map_err(|error| Error::local("copy a file to", to, error))?;
+    staged.publish_unsynced()?;
+    fs::remove_file(from).map_err(|error| Error::local("remove", from, error))
+}
+
 /// Gives a finished, synced temporary file its final name only if that is free: by a hard link, so that of several writers
 /// exactly one succeeds. Answers whether this one did. The temporary name is gone either way.
 ///
@@ -225,6 +241,23 @@ mod tests {
         publish(&temporary, &path).unwrap();
         assert_eq!(names(dir.path()), ["p"]);
         assert_eq!(publish(&temporary, &path).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn handed_over_within_a_file_system_and_across() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Path::new("/dev/shm");
+        let elsewhere = memory.is_dir().then(|| tempfile::tempdir_in(memory).unwrap());
+        for home in [Some(&dir), elsewhere.as_ref()].into_iter().flatten() {
+            let (from, to) = (home.path().join("from"), dir.path().join("to"));
+            write_unsynced(&from, b"content", 0o600).unwrap();
+            hand_over(&from, &to, 0o600).unwrap();
+            assert_eq!((fs::read(&to).unwrap().as_slice(), from.exists()), (&b"content"[..], false));
+            let found = fs::symlink_metadata(&to).unwrap();
+            assert!(found.is_file() && found.nlink() == 1 && found.permissions().mode() & 0o7777 == 0o600);
+            assert!(hand_over(&from, &to, 0o600).is_err());
+            assert_eq!(names(dir.path()), ["to"]);
+        }
     }
 
     #[test]

@@ -32,20 +32,22 @@ pub(super) enum Answer {
     NoSuchKey,
 }
 
-/// Asks for the file with one request and, where it is there, delivers it. Only the store's own "no such key" is `NoSuchKey`.
-pub(super) async fn deliver(cluster: &Cluster, identities: &Identities, wanted: &Wanted) -> Result<Answer> {
-    let key = cluster.layout().wal(&wanted.name);
-    let object = match cluster.get(&key).await {
-        Ok(object) => object.body,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Answer::NoSuchKey),
-        Err(error) => return Err(error),
-    };
-    let place = format!("{key} in {}", cluster.storage().location());
+/// Asks for the object of the file, with one request. `None` is the store's own "no such key", and nothing else is.
+pub(super) async fn ask(cluster: &Cluster, wanted: &Wanted) -> Result<Option<Bytes>> {
+    match cluster.get(&cluster.layout().wal(&wanted.name)).await {
+        Ok(object) => Ok(Some(object.body)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Verifies the object, and delivers the file.
+pub(super) async fn write(object: Bytes, cluster: &Cluster, identities: &Identities, wanted: &Wanted) -> Result<()> {
+    let place = format!("{} in {}", cluster.layout().wal(&wanted.name), cluster.storage().location());
     let (wanted, identities) = (wanted.clone(), identities.clone());
     tokio::task::spawn_blocking(move || write_out(&object, &identities, &wanted, &place))
         .await
-        .map_err(|cause| Error::new(ErrorKind::Bug, "cannot deliver the file").because(cause))??;
-    Ok(Answer::Delivered)
+        .map_err(|cause| Error::new(ErrorKind::Bug, "cannot deliver the file").because(cause))?
 }
 
 /// Verifies the object and writes its plain bytes: under a temporary name, renamed when all of it is proven. Postgres syncs

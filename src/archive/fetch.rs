@@ -4,6 +4,7 @@ use super::arguments::{self, Asked, RestoreArguments};
 use super::call::{self, Call, Outcome};
 use super::data_directory::DataDirectory;
 use super::mode;
+use super::prefetch::helper;
 use super::program::{self, Ended, Leash};
 use super::promotion::Promotion;
 use crate::error::{Error, ErrorKind};
@@ -28,6 +29,10 @@ struct Verdict {
 /// The whole program: from its arguments (its own name left out) to the exit status.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     program::one_line_panics(PROGRAM);
+    let words: Vec<OsString> = words.into_iter().collect();
+    if let Some(words) = helper::words_of_helper(&words) {
+        return helper::run(words);
+    }
     let arguments = match arguments::restore(words) {
         Ok(Asked::Work(arguments)) => arguments,
         Ok(Asked::Help) => {
@@ -45,8 +50,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let path = arguments.path.clone();
     let verdict = match arguments.name.parse::<WalFileName>() {
-        // Timeline 1 has no history; Postgres asks for it all the same when it leaves timeline 1.
-        Ok(WalFileName::History(TimelineId::FIRST)) => {
+        // Timeline 1 has no history; Postgres asks for it all the same when it leaves timeline 1. That ends a recovery, of which the
+        // call has to clear up.
+        Ok(WalFileName::History(TimelineId::FIRST)) if mode_of(&path) != RecoveryMode::Ending => {
             Verdict { status: status(&path, FetchOutcome::Absent), line: None }
         }
         Ok(name) => supervised(arguments, name),
@@ -83,7 +89,7 @@ fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
 
 async fn work(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Verdict {
     let call = Call::new(arguments, name, leash, promotion.clone());
-    let outcome = call.ask().await;
+    let outcome = call.run().await;
     judge(&call, &promotion, name, outcome).await
 }
 

@@ -19,10 +19,10 @@
 //! | `target` | where the file comes from, and what it must be |
 //! | `delivery` | one object: asked for, verified, and only then a file |
 //! | `gap` | a file that is missing while later ones are there |
+//! | `prefetch` | the segments after this one, fetched before they are asked for |
 //!
-//! Working ahead has its place here too: an archiver that stores several `.ready` files in one call (`ahead`, beside [`push`]),
-//! and a restore that fetches the next segments before they are asked for (`prefetch.rs`, beside [`fetch`]).
-//! Both build on the same two functions, one file at a time: neither may ever say more than those have proven.
+//! `ahead` and `prefetch` build on the same functions as the calls themselves, one file at a time: neither may ever say more than
+//! those have proven.
 
 mod ahead;
 pub mod arguments;
@@ -35,6 +35,7 @@ mod gap;
 pub mod mode;
 pub mod notes;
 pub mod patience;
+mod prefetch;
 pub mod program;
 mod promotion;
 pub mod push;

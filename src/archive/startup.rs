@@ -16,7 +16,33 @@ impl fmt::Display for StartupProcess {
     }
 }
 
+impl std::str::FromStr for StartupProcess {
+    type Err = std::num::ParseIntError;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pid, started) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(Self { pid: pid.parse()?, started: started.parse()? })
+    }
+}
+
 impl StartupProcess {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Clock ticks from boot to its start.
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// Whether this very process is still there.
+    pub fn is_alive(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        stat.is_ok_and(|stat| !is_zombie(&stat) && parent_and_start(&stat).is_some_and(|(_, at)| at == self.started))
+    }
+
     /// The ancestor of this process that is a child of the postmaster. `None` where there is none, or no `/proc`.
     pub fn above_us(postmaster: u32) -> Option<Self> {
         Self::above(std::process::id(), postmaster, |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok())
@@ -46,6 +72,12 @@ fn parent_and_start(stat: &str) -> Option<(u32, u64)> {
     let parent = fields.nth(1)?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
     Some((parent, started))
+}
+
+/// Field 3: one that has ended, and that nobody has waited for yet.
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| matches!(rest.trim_ascii_start().as_bytes().first(), Some(b'Z' | b'X')))
 }
 
 #[cfg(test)]
@@ -86,5 +118,24 @@ mod tests {
         let found = StartupProcess::above_us(parent).unwrap();
         assert_eq!(found.pid, std::process::id());
         assert!(found.started > 0);
+        assert_eq!(found.to_string().parse(), Ok(found));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_alive() {
+        let us = StartupProcess::above_us(std::os::unix::process::parent_id()).unwrap();
+        assert!(us.is_alive());
+        assert!(!StartupProcess { started: us.started + 1, ..us }.is_alive(), "the number was used again");
+        let mut child = std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let theirs = StartupProcess { pid: child.id(), started: parent_and_start(&stat).unwrap().1 };
+        assert!(theirs.is_alive());
+        child.kill().unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while theirs.is_alive() {
+            assert!(std::time::Instant::now() < end, "a zombie is taken for alive");
+        }
+        child.wait().unwrap();
+        assert!(!theirs.is_alive());
     }
 }

@@ -8,6 +8,7 @@ mod chroot;
 mod deadlines;
 mod fetch;
 mod fetch_table;
+mod prefetch;
 mod push;
 mod recovery;
 mod site;

@@ -304,11 +304,33 @@ impl Postgres {
     pub(crate) fn launch(&self) {
         let mut state = self.state.lock().unwrap();
         assert!(!state.is_running(), "this server is running already");
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.home.path().join("log")).unwrap();
+        let mut command = self.server_command(state.port);
+        let child = command.spawn().unwrap();
+        let guardian = Guardian::over(&child, "QUIT");
+        state.running = Some((child, guardian));
+    }
+
+    /// Starts it below other programs, as their last words, and leaves it to the caller: it is not ended with this value.
+    pub(crate) fn launch_with(&self, wrapper: &[&str]) -> Child {
+        let inner = self.server_command(self.port());
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = self.open_log();
+        command.current_dir(self.home.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    fn open_log(&self) -> std::fs::File {
+        std::fs::OpenOptions::new().append(true).create(true).open(self.home.path().join("log")).unwrap()
+    }
+
+    fn server_command(&self, port: u16) -> Command {
+        let log = self.open_log();
         let mut command = user::command(&programs(self.major).join("postgres"));
         // Only what belongs to the place stands here: what is given here beats every file.
         command.current_dir(self.home.path()).arg("-D").arg(&self.data).args(["-c", "listen_addresses=127.0.0.1"]);
-        command.arg("-c").arg(format!("port={}", state.port));
+        command.arg("-c").arg(format!("port={port}"));
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket_directory().display()));
         for small in ["fsync=off", "shared_buffers=16MB", "max_connections=30", "log_line_prefix=%m [%p] "] {
             if !(self.syncs && small.starts_with("fsync")) {
@@ -319,9 +341,7 @@ impl Postgres {
             .env("HOME", self.home.path().join("home"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
-        let guardian = Guardian::over(&child, "QUIT");
-        state.running = Some((child, guardian));
+        command
     }
 
     /// Waits until it takes connections. An error where it ends before, or does not within `limit`, with the end of its log.

@@ -1,10 +1,13 @@
 //! One call of `walhalla-restore`, from its arguments to its outcome: asks until there is an answer, or no patience left.
 
+mod ahead;
+
 use super::arguments::RestoreArguments;
 use super::data_directory::DataDirectory;
 use super::delivery::{self, Answer};
 use super::notes::Notes;
 use super::patience::{self, Patience};
+use super::prefetch::{Ahead, Together};
 use super::program::{self, Leash};
 use super::promotion::Promotion;
 use super::startup::StartupProcess;
@@ -13,11 +16,11 @@ use super::{gap, mode};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::RecoveryMode;
-use crate::pg::WalFileName;
+use crate::pg::{TimelineId, WalFileName};
 use crate::repo::{Absence, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Limits};
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -69,6 +72,10 @@ pub(super) struct Call {
     settings: OnceCell<Settings>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
+    /// What it has to do with fetching ahead.
+    ahead: OnceCell<Ahead>,
+    /// The next ones, under way.
+    together: RefCell<Option<Together>>,
 }
 
 impl Call {
@@ -92,13 +99,27 @@ impl Call {
             settings: OnceCell::new(),
             notes: OnceCell::new(),
             target: OnceCell::new(),
+            ahead: OnceCell::new(),
+            together: RefCell::new(None),
         };
         call.look();
         call
     }
 
+    /// Takes the file out of the spool, else asks the archive for it; then sees to what comes next.
+    pub(super) async fn run(&self) -> Outcome {
+        self.find_ahead().await;
+        let outcome = match self.name {
+            WalFileName::History(TimelineId::FIRST) => Outcome::Absent,
+            _ if self.is_prefetched().await => Outcome::Delivered,
+            _ => self.ask().await,
+        };
+        self.see_to_the_next(&outcome).await;
+        outcome
+    }
+
     /// Asks until there is an answer that this mode accepts, or no patience is left.
-    pub(super) async fn ask(&self) -> Outcome {
+    async fn ask(&self) -> Outcome {
         let mut longest = FIRST_PAUSE;
         let mut gap = None;
         loop {
@@ -198,7 +219,7 @@ impl Call {
         }
         // On a standby one GET is all, where no timeline's number depends on it; elsewhere the proof says the rest.
         let is_one_get = self.promotion.column(mode, &self.name) == RecoveryMode::Standby;
-        let answer = match delivery::deliver(&target.cluster, &target.identities, &target.wanted).await {
+        let answer = match self.deliver(target).await {
             // A delete marker.
             Err(error) if error.kind() == ErrorKind::Gap && is_one_get => {
                 let is_news = self.notes().absent(&self.name, SystemTime::now());
@@ -220,6 +241,13 @@ impl Call {
             }
             Answer::NoSuchKey => self.absent(target).await,
         }
+    }
+
+    async fn deliver(&self, target: &Target) -> Result<Answer> {
+        let Some(object) = delivery::ask(&target.cluster, &target.wanted).await? else { return Ok(Answer::NoSuchKey) };
+        self.begin_the_next(target);
+        delivery::write(object, &target.cluster, &target.identities, &target.wanted).await?;
+        Ok(Answer::Delivered)
     }
 
     /// There is no such key: the rest of the proof, and what speaks against it.
@@ -311,13 +339,7 @@ impl Call {
     }
 
     async fn find_target(&self) -> Result<Target> {
-        let settings = match self.settings.get() {
-            Some(settings) => settings,
-            None => {
-                let read = Settings::from_process(self.arguments.config.as_deref())?;
-                self.settings.get_or_init(|| read)
-            }
-        };
+        let settings = self.settings()?;
         self.promotion.learn(settings.promote_needs_archive);
         self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
         self.recall();
@@ -327,6 +349,14 @@ impl Call {
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
         let asked = self.arguments.cluster;
         target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
+    }
+
+    fn settings(&self) -> Result<&Settings> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
+        }
+        let read = Settings::from_process(self.arguments.config.as_deref())?;
+        Ok(self.settings.get_or_init(|| read))
     }
 
     /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.

@@ -1,0 +1,78 @@
+//! What is fetched ahead, one segment at a time, and where recovery turns to.
+
+use super::place::Place;
+use super::plan;
+use crate::archive::data_directory::DataDirectory;
+use crate::archive::delivery::{self, Wanted};
+use crate::archive::subject::subject_of;
+use crate::codec::Identities;
+use crate::error::{Error, ErrorKind};
+use crate::pg::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::repo::Cluster;
+
+/// Fetches segments of one cluster into their place.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) cluster: Cluster,
+    pub(super) identities: Identities,
+    pub(super) size: SegmentSize,
+    pub(super) place: Place,
+    pub(super) directory: DataDirectory,
+}
+
+/// How it went. Nothing of it is proven to anybody, and nobody is told: the file's own call judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// It is in its place, whole and verified.
+    There,
+    /// The store has no such key at this moment.
+    Missing,
+    /// The object is of no use.
+    Useless,
+    /// The storage or the spool is in trouble.
+    Trouble,
+}
+
+impl Source {
+    pub(super) async fn fetch(&self, name: SegmentName) -> Fetched {
+        match self.deliver(name).await {
+            Ok(true) => Fetched::There,
+            Ok(false) => Fetched::Missing,
+            Err(error) => match error.kind() {
+                ErrorKind::Corrupt | ErrorKind::Mismatch | ErrorKind::Gap => Fetched::Useless,
+                _ => Fetched::Trouble,
+            },
+        }
+    }
+
+    async fn deliver(&self, name: SegmentName) -> Result<bool, Error> {
+        let destination = self.place.path(name);
+        let name = WalFileName::Segment(name);
+        let subject = subject_of(&name, self.cluster.layout().system(), self.size)
+            .ok_or_else(|| Error::new(ErrorKind::Bug, "no segment has this name"))?;
+        let wanted = Wanted { name, subject, segment_size: self.size, destination };
+        let Some(object) = delivery::ask(&self.cluster, &wanted).await? else { return Ok(false) };
+        delivery::write(object, &self.cluster, &self.identities, &wanted).await?;
+        Ok(true)
+    }
+
+    /// The next segments behind `position`, across the switches of `history`.
+    pub(super) fn after(
+        &self,
+        position: SegmentName,
+        history: Option<&TimelineHistory>,
+        count: usize,
+    ) -> Vec<SegmentName> {
+        plan::after(position, history, self.size, count)
+    }
+
+    /// The history of a timeline: the server's own copy, else the archive's. `None` where neither can be read: then the
+    /// timeline in hand is believed to go on.
+    pub(super) async fn history(&self, timeline: TimelineId) -> Option<TimelineHistory> {
+        let kept = std::fs::read(self.directory.wal(&WalFileName::History(timeline)));
+        match kept.ok().and_then(|bytes| TimelineHistory::parse(timeline, &bytes).ok()) {
+            Some(history) => Some(history),
+            None => Some(self.cluster.history(timeline, &self.identities).await.ok()??.history),
+        }
+    }
+}
