@@ -3,6 +3,7 @@
 
 mod bench;
 mod chroot;
+mod crash;
 mod fetch;
 mod fetch_table;
 mod push;
