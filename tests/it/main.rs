@@ -9,6 +9,7 @@ mod archive;
 mod backup;
 mod bad_input;
 mod conformance;
+mod crash;
 mod faults;
 mod fuzz_corpus;
 mod harness;

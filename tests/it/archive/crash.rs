@@ -4,20 +4,20 @@ use super::bench::{Bench, SEGMENT, segment, segment_name};
 use crate::support::binaries;
 use crate::support::crash::{Sample, Scenario, try_points};
 use crate::support::fake_s3::{Condition, FakeS3};
+use crate::support::stores;
 use crate::support::strace::Program;
-use std::path::Path;
 use std::time::Duration;
 use walhalla::codec;
 
 /// A data directory and its repository.
-struct Place {
+pub(super) struct Place {
     // The store of `bench`, where that is not a directory.
     s3: Option<FakeS3>,
-    bench: Bench,
+    pub(super) bench: Bench,
 }
 
 impl Place {
-    fn in_directory() -> Self {
+    pub(super) fn in_directory() -> Self {
         Self { s3: None, bench: Bench::on_directory() }
     }
 
@@ -34,12 +34,12 @@ impl Place {
     }
 
     /// One that has archived before: the steady state.
-    fn used(self) -> Self {
+    pub(super) fn used(self) -> Self {
         self.bench.archive(&[&self.bench.wal(1)]).expect_silent_success();
         self
     }
 
-    fn call(&self, program: &str, arguments: &[&str]) -> Program {
+    pub(super) fn call(&self, program: &str, arguments: &[&str]) -> Program {
         Program {
             path: binaries::directory().join(program),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -53,12 +53,12 @@ impl Place {
     fn objects(&self) -> Vec<(String, Vec<u8>)> {
         match &self.s3 {
             Some(s3) => s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect(),
-            None => files_below(&self.bench.repository()),
+            None => stores::objects_in(&self.bench.repository()),
         }
     }
 
     /// No object under a key is torn: each is whole, and says of itself what its key says.
-    fn nothing_is_torn(&self) {
+    pub(super) fn nothing_is_torn(&self) {
         for (key, body) in self.objects() {
             if key.contains("/wal/") {
                 let header = codec::verify(&body).unwrap_or_else(|defect| panic!("{key} ({} bytes): {defect}", body.len()));
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// The segment of this number is in the repository, whole.
-    fn holds(&self, number: u8) {
+    pub(super) fn holds(&self, number: u8) {
         let key = format!("/{}", segment_name(number));
         let objects = self.objects();
         let found = objects.iter().filter(|(name, _)| name.contains("/wal/") && name.ends_with(&key)).collect::<Vec<_>>();
@@ -80,23 +80,6 @@ impl Place {
         let (_, plain) = codec::plain_of(&found[0].1, &codec::Identities::default()).unwrap();
         assert!(plain == segment(number), "{key} has other content");
     }
-}
-
-/// The files below a directory, by their path in it; what the storage itself calls no object is left out.
-fn files_below(root: &Path) -> Vec<(String, Vec<u8>)> {
-    let (mut files, mut folders) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !path.file_name().unwrap().to_str().unwrap().starts_with(".~") {
-                let key = path.strip_prefix(root).unwrap().display().to_string();
-                files.push((key, std::fs::read(&path).unwrap()));
-            }
-        }
-    }
-    files
 }
 
 /// `walhalla-archive` of segment 2.
@@ -108,6 +91,7 @@ fn archiving(name: &str, prepare: &(dyn Fn() -> Place + Sync), sample: Sample, s
             place.bench.wal(2);
             place
         },
+        root: &|place| place.bench.data().parent().unwrap().to_owned(),
         program: &|place| place.call("walhalla-archive", &[&format!("pg_wal/{}", segment_name(2))]),
         broken: &Place::nothing_is_torn,
         again: &|place| {
@@ -156,6 +140,7 @@ fn fetching(name: &str, prepare: &(dyn Fn() -> Place + Sync), signals: &[&'stati
             place.bench.write("recovery.signal", "");
             place
         },
+        root: &|place| place.bench.data().parent().unwrap().to_owned(),
         program: &|place| place.call("walhalla-restore", &[&asked, delivered]),
         broken: &|place| {
             place.nothing_is_torn();

@@ -6,6 +6,8 @@ mod chroot;
 mod crash;
 mod fetch;
 mod fetch_table;
+mod identity;
+mod power_loss;
 mod push;
 mod recovery;
 mod site;

@@ -4,6 +4,7 @@ pub(crate) mod binaries;
 pub(crate) mod crash;
 pub(crate) mod engines;
 pub(crate) mod fake_s3;
+pub(crate) mod forgetful;
 pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod proxy;

@@ -54,9 +54,9 @@ pub(crate) fn unavailable() -> Option<&'static str> {
     })
 }
 
-/// Runs a program and writes down these system calls (by comma). `strike` is a further option of strace, such as `inject=…`.
-/// The paths of descriptors are printed whole.
-pub(crate) fn trace(program: &Program, calls: &str, strike: Option<&str>) -> Ended {
+/// Runs a program and writes down these system calls (by comma), only those about `path` where there is one. `strike` is a
+/// further expression of strace, such as `inject=…`. The paths of descriptors are printed whole.
+pub(crate) fn trace(program: &Program, calls: &str, strike: Option<&str>, path: Option<&Path>) -> Ended {
     let place = super::temporary();
     user::give(place.path());
     let log = place.path().join("strace");
@@ -68,6 +68,9 @@ pub(crate) fn trace(program: &Program, calls: &str, strike: Option<&str>) -> End
     command.args(script).arg(&log).args(["-e", &format!("trace={calls}")]);
     if let Some(strike) = strike {
         command.args(["-e", strike]);
+    }
+    if let Some(path) = path {
+        command.arg("-P").arg(path);
     }
     command.arg("--").arg(&program.path).args(&program.arguments);
     command.envs(program.environment.iter().map(|(name, value)| (name, value))).current_dir(&program.directory);
