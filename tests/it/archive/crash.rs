@@ -52,7 +52,9 @@ impl Place {
     /// Every object there is, by key, the cluster's folder left out.
     fn objects(&self) -> Vec<(String, Vec<u8>)> {
         match &self.s3 {
-            Some(s3) => s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect(),
+            Some(s3) => {
+                s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect()
+            }
             None => stores::objects_in(&self.bench.repository()),
         }
     }
@@ -61,7 +63,8 @@ impl Place {
     pub(super) fn nothing_is_torn(&self) {
         for (key, body) in self.objects() {
             if key.contains("/wal/") {
-                let header = codec::verify(&body).unwrap_or_else(|defect| panic!("{key} ({} bytes): {defect}", body.len()));
+                let header =
+                    codec::verify(&body).unwrap_or_else(|defect| panic!("{key} ({} bytes): {defect}", body.len()));
                 let number = header.subject.start.0 >> 20;
                 assert!(key.ends_with(&segment_name(number as u8)), "{key}: {header:?}");
             } else if key.ends_with("/cluster.json") {
@@ -75,7 +78,8 @@ impl Place {
     pub(super) fn holds(&self, number: u8) {
         let key = format!("/{}", segment_name(number));
         let objects = self.objects();
-        let found = objects.iter().filter(|(name, _)| name.contains("/wal/") && name.ends_with(&key)).collect::<Vec<_>>();
+        let found =
+            objects.iter().filter(|(name, _)| name.contains("/wal/") && name.ends_with(&key)).collect::<Vec<_>>();
         assert_eq!(found.len(), 1, "{key}");
         let (_, plain) = codec::plain_of(&found[0].1, &codec::Identities::default()).unwrap();
         assert!(plain == segment(number), "{key} has other content");
@@ -105,7 +109,7 @@ fn archiving(name: &str, prepare: &(dyn Fn() -> Place + Sync), sample: Sample, s
 
 const EVERY_SIGNAL: &[&str] = &["KILL", "TERM", "QUIT"];
 /// For what there is more of than time.
-const SOME: Sample = Sample::Within(Duration::from_secs(8));
+const SOME: Sample = Sample::Within(Duration::from_secs(5));
 
 #[test]
 fn archiving_into_a_directory() {

@@ -75,7 +75,11 @@ fn of_two_promoted_to_one_timeline_the_second_is_refused() {
         second.reconfigure("archive_command", &archive_command());
         second.psql("INSERT INTO t VALUES (20)").unwrap();
         second.switch_wal();
-        refused(&site, second, &["00000002.history is taken by other content", "promoted to the same timeline", "rebuild"]);
+        refused(
+            &site,
+            second,
+            &["00000002.history", "is taken by other content", "promoted to the same timeline", "rebuild"],
+        );
         assert_eq!(site.s3.keys(), before, "nothing of the second is stored");
         add_row(first, 11);
     }
@@ -89,7 +93,10 @@ fn of_two_promoted_at_one_place_the_second_is_refused_by_its_first_segment() {
         let primary = site.primary();
         add_row(&primary, 1);
         let copies = ["first", "second"].map(|name| {
-            site.server(name).setting("archive_command", "false").signal_file("recovery.signal").clone_of(&primary, false)
+            site.server(name)
+                .setting("archive_command", "false")
+                .signal_file("recovery.signal")
+                .clone_of(&primary, false)
         });
         add_row(&primary, 2);
         primary.kill();
@@ -169,7 +176,8 @@ fn foreign_clusters_under_one_prefix_do_not_meet() {
     let ours = std::fs::read(&place).ok();
     std::fs::copy(other.data().join("pg_wal").join(&segment), &place).unwrap();
     let variables = stores::s3_at(&site.s3.endpoint(), BUCKET, "cluster", ACCESS_KEY, SECRET_KEY);
-    let output = binaries::run(&binaries::walhalla_archive(), &[&format!("pg_wal/{segment}")], &variables, clone.data());
+    let output =
+        binaries::run(&binaries::walhalla_archive(), &[&format!("pg_wal/{segment}")], &variables, clone.data());
     assert!(output.status != Some(0) && output.stderr.contains("belongs to another cluster"), "{output:?}");
     if let Some(ours) = ours {
         std::fs::write(&place, ours).unwrap();

@@ -34,7 +34,8 @@ fn lose_power(what: &str, place: &Place) {
         let torn: Vec<_> = disk.torn().into_iter().filter(|path| is_object(path)).collect();
         assert!(torn.is_empty(), "{what}: after call {number}, {call:?}, a power loss tears {torn:?}");
         let key = |name: &str| disk.undecided().into_iter().any(|path| path.ends_with(name));
-        let archived = disk.find(&bench.repository().join(format!("{}/wal/00000001/{}", bench.system(), segment_name(2))));
+        let archived =
+            disk.find(&bench.repository().join(format!("{}/wal/00000001/{}", bench.system(), segment_name(2))));
         assert!(archived.is_none() || !key("cluster.json"), "{what}: WAL before the identity is durable");
     }
     let lost: Vec<_> = disk.undecided().into_iter().filter(|path| is_object(path)).collect();

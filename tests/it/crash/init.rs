@@ -45,7 +45,7 @@ fn initialising(name: &str, cluster: &Postgres, prepare: &(dyn Fn() -> Place + S
         },
         again: &|place| init(place, cluster),
     };
-    try_points(&scenario, &["KILL", "TERM"], Sample::Within(Duration::from_secs(8)));
+    try_points(&scenario, &["KILL", "TERM"], Sample::Within(Duration::from_secs(5)));
 }
 
 #[test]

@@ -77,7 +77,9 @@ impl Place {
 
     fn objects(&self) -> Vec<(String, Vec<u8>)> {
         match &self.s3 {
-            Some(s3) => s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect(),
+            Some(s3) => {
+                s3.keys().into_iter().map(|key| (key.clone(), s3.object(&key).unwrap().body.to_vec())).collect()
+            }
             None => stores::objects_in(&self.path("repository")),
         }
     }
@@ -93,8 +95,11 @@ impl Place {
         }
     }
 
-    /// The ids of the backups that are listed.
+    /// The ids of the backups that are listed; none where there is no cluster yet.
     fn backups(&self) -> Vec<String> {
+        if !self.objects().iter().any(|(key, _)| key.ends_with("/cluster.json")) {
+            return Vec::new();
+        }
         let listed: serde_json::Value = serde_json::from_str(&self.succeeds(&["list", "--json"])).unwrap();
         let backups = listed["backups"].as_array().unwrap();
         backups.iter().map(|backup| backup["id"].as_str().unwrap_or_else(|| panic!("{backup}")).to_owned()).collect()

@@ -80,7 +80,7 @@ fn restoring(name: &str, repository: &Place) {
             verify(&data);
         },
     };
-    try_points(&scenario, &["KILL", "TERM", "QUIT"], Sample::Within(Duration::from_secs(10)));
+    try_points(&scenario, &["KILL", "TERM", "QUIT"], Sample::Within(Duration::from_secs(8)));
 }
 
 #[test]
@@ -111,7 +111,10 @@ fn power_loss() {
             // Its own name, and the temporary one that it had, may yet be forgotten; nothing else.
             let mut undecided = disk.undecided();
             undecided.retain(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("pg_control"));
-            assert!(undecided.is_empty(), "after call {number}, {call:?}, pg_control may survive without {undecided:?}");
+            assert!(
+                undecided.is_empty(),
+                "after call {number}, {call:?}, pg_control may survive without {undecided:?}"
+            );
         }
     }
     println!("{} calls, {named} of them with pg_control in place", ended.calls.len());

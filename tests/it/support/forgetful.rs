@@ -87,8 +87,10 @@ impl Disk {
             Kind::Link
         } else if path.is_dir() {
             let names: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            let now: BTreeMap<String, Node> =
-                names.into_iter().map(|name| (name.to_str().unwrap().to_owned(), self.load(&path.join(&name)))).collect();
+            let now: BTreeMap<String, Node> = names
+                .into_iter()
+                .map(|name| (name.to_str().unwrap().to_owned(), self.load(&path.join(&name))))
+                .collect();
             Kind::Directory { durable: now.clone(), now }
         } else {
             Kind::File { known: Some(std::fs::read(path).unwrap().into()) }
@@ -108,9 +110,11 @@ impl Disk {
     /// What has this path now, if it is below one of the roots.
     pub(crate) fn find(&self, path: &Path) -> Option<Node> {
         let (root, start) = self.roots.iter().find(|(root, _)| path.starts_with(root))?;
-        path.strip_prefix(root).unwrap().components().try_fold(*start, |node, part| match (&self.entries[node].kind, part) {
-            (Kind::Directory { now, .. }, Component::Normal(name)) => now.get(name.to_str()?).copied(),
-            _ => None,
+        path.strip_prefix(root).unwrap().components().try_fold(*start, |node, part| {
+            match (&self.entries[node].kind, part) {
+                (Kind::Directory { now, .. }, Component::Normal(name)) => now.get(name.to_str()?).copied(),
+                _ => None,
+            }
         })
     }
 
@@ -144,7 +148,8 @@ impl Disk {
         let path = |at| call.path(at).unwrap_or_default();
         match call.name.as_str() {
             "openat" | "creat" => self.open(call),
-            "write" | "pwrite64" | "writev" | "pwritev" | "ftruncate" | "fallocate" | "fchmod" | "fchown" | "sendfile" => {
+            "write" | "pwrite64" | "writev" | "pwritev" | "ftruncate" | "fallocate" | "fchmod" | "fchown"
+            | "sendfile" => {
                 self.change(&call.arguments[0]);
             }
             "copy_file_range" => self.change(&call.arguments[2]),
@@ -245,7 +250,13 @@ impl Disk {
                     let entry = match survives {
                         Survives::Nothing | Survives::Bytes => durable.get(name),
                         Survives::Names | Survives::Everything => now.get(name),
-                        Survives::Some(_) => if chance.bool() { now.get(name) } else { durable.get(name) },
+                        Survives::Some(_) => {
+                            if chance.bool() {
+                                now.get(name)
+                            } else {
+                                durable.get(name)
+                            }
+                        }
                     };
                     rest.extend(entry.map(|node| (path.join(name), *node)));
                 }
