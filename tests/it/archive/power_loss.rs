@@ -102,7 +102,7 @@ fn in_a_call_that_finds_its_object() {
         return skipped("power loss in a call that finds its object", why);
     }
     let repository = place.bench.repository();
-    let mut disk = Disk::of(&[repository.clone()]);
+    let mut disk = Disk::of(std::slice::from_ref(&repository));
     // As the killed call left it: whole, and nothing durable from the cluster's folder on.
     disk.forget_syncs();
     let ended = strace::trace(&place.call("walhalla-archive", &[&place.bench.wal(2)]), forgetful::CALLS, None, None);

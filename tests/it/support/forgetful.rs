@@ -339,7 +339,7 @@ fn what_is_forgotten() {
     let place = super::temporary();
     let root = place.path().canonicalize().unwrap();
     std::fs::write(root.join("old"), "old").unwrap();
-    let mut disk = Disk::of(&[root.clone()]);
+    let mut disk = Disk::of(std::slice::from_ref(&root));
     let mut call = |name: &str, arguments: &[String], result: &str| {
         let call = Call { thread: 1, name: name.into(), arguments: arguments.to_vec(), result: result.into() };
         disk.apply(&call);
