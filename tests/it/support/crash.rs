@@ -131,8 +131,8 @@ fn path_in(call: &Call, root: &Path) -> Option<String> {
     // Strace compares what is spelt, letter by letter.
     let whole = |at: &usize| call.arguments[*at].starts_with("\"/");
     let spelt = (0..call.arguments.len()).filter(whole).filter_map(|at| call.path(at));
-    let paths = described.chain(spelt).filter_map(|path| path.strip_prefix(root).ok()?.to_str().map(str::to_owned));
-    paths.filter(|path| !path.is_empty() && !path.contains(".~") && !path.contains(".walhalla-")).next_back()
+    let mut paths = described.chain(spelt).filter_map(|path| path.strip_prefix(root).ok()?.to_str().map(str::to_owned));
+    paths.rfind(|path| !path.is_empty() && !path.contains(".~") && !path.contains(".walhalla-"))
 }
 
 /// Whether anybody else can tell that it happened: not the runtime waking itself, and no word on stdout or stderr.
