@@ -4,6 +4,7 @@ use super::{args, open, show};
 use crate::account::Accounts;
 use crate::archive::data_directory::DataDirectory;
 use crate::config::{self, StorageUrl};
+use crate::durable::Staged;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{PgMajor, SegmentSize};
 use crate::repo::identity::FORMAT;
@@ -11,7 +12,7 @@ use crate::repo::{Cluster, ClusterIdentity, Deposited};
 use crate::storage::Capabilities;
 use crate::wire::{ConnectOptions, Connection, Mode};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
@@ -186,23 +187,17 @@ fn refuse_existing(file: &Path) -> Result<()> {
     }
 }
 
-/// 0640, and the group of the server's user, who must read it; nobody else may: it can hold secrets.
+/// 0640, and the group of the server's user, who must read it; nobody else may: it can hold secrets. Whole or not there, so that
+/// an `init` that was broken off can be run again.
 fn write_config(config: Option<&Path>, file: &Path, directory: Option<&Path>) -> Result<()> {
     let text = config::to_toml(config, &|name| std::env::var_os(name))?;
     let failed = |error| Error::local("write", file, error);
-    let mut handle = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(file).map_err(failed)?;
-    let filled = handle.write_all(text.as_bytes()).and_then(|()| match group(directory) {
-        Some(group) => std::os::unix::fs::fchown(&handle, None, Some(group)),
-        None => Ok(()),
-    });
-    let durable = filled.and_then(|()| handle.sync_all());
-    if let Err(error) = durable {
-        drop(std::fs::remove_file(file));
-        return Err(failed(error));
+    let mut staged = Staged::beside(file, 0o640)?;
+    staged.write_all(text.as_bytes()).map_err(failed)?;
+    if let Some(group) = group(directory) {
+        std::os::unix::fs::fchown(staged.file(), None, Some(group)).map_err(failed)?;
     }
-    crate::durable::sync_directory(
-        file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-    )
+    if staged.create_new()? { Ok(()) } else { refuse_existing(file) }
 }
 
 /// The group of the data directory's owner; where that is not at hand, of the account `postgres`. `None`: leave ours.

@@ -128,10 +128,13 @@ impl Offer {
                 self.place, theirs.plain_hash, ours.plain_hash
             ),
         )
-        .hint(
-            "another server archives under this name (two primaries, or a restored copy with archiving on): \
-             stop the wrong one, or give it a prefix of its own",
-        )
+        .hint(if self.key.as_str().ends_with(".history") {
+            "two servers were promoted to the same timeline, and the other one's came first: stop the wrong one; rebuild it \
+             from the other, or give it a prefix of its own"
+        } else {
+            "another server archives under this name (two primaries, or a restored copy with archiving on), or an older copy of \
+             this data directory was put back: stop the wrong one, or give it a prefix of its own and back it up there"
+        })
     }
 
     fn other_subject(&self, theirs: &ObjectHeader, ours: &ObjectHeader) -> Error {

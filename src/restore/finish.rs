@@ -272,13 +272,17 @@ pub(super) fn make_startable(plan: &RestorePlan) -> Result<()> {
         )
         .collect();
     for root in &roots {
-        let note = root.join(UNFINISHED);
-        std::fs::remove_file(&note).map_err(|cause| failed("remove", &note, cause))?;
         sync_file_system(root)?;
         durable::sync_tree(root).map_err(|error| error.with_kind(ErrorKind::LocalIo))?;
         if let Some(parent) = root.parent() {
             durable::sync_directory(parent)?;
         }
+    }
+    // As late as can be: syncing takes long, and whatever ends it shall find the directory marked.
+    for root in &roots {
+        let note = root.join(UNFINISHED);
+        std::fs::remove_file(&note).map_err(|cause| failed("remove", &note, cause))?;
+        durable::sync_directory(root)?;
     }
     durable::publish(&staged, &plan.to.join(PG_CONTROL))
 }

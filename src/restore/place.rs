@@ -1,5 +1,6 @@
 //! The directories to restore into: whether they are fit for it, and roomy enough.
 
+use super::unroll::PG_CONTROL_STAGED;
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -53,7 +54,8 @@ pub(super) fn must_be_empty(directory: &Path, what: &str) -> Result<()> {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotADirectory => return Err(refused("is no directory")),
         Err(cause) => return Err(Error::local("look into", directory, cause)),
     };
-    if directory.join(UNFINISHED).exists() {
+    // Where the note has gone already, `pg_control` still has its temporary name.
+    if [UNFINISHED, PG_CONTROL_STAGED].iter().any(|name| directory.join(name).exists()) {
         return Err(Error::new(
             ErrorKind::Config,
             format!("{what} {} holds a restore that did not finish, and cannot be started", directory.display()),

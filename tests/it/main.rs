@@ -10,6 +10,7 @@ mod backup;
 mod bad_input;
 mod check;
 mod conformance;
+mod crash;
 mod faults;
 mod fuzz_corpus;
 mod harness;

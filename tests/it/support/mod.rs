@@ -1,12 +1,15 @@
 //! What the integration tests stand on: real Postgres servers, S3 servers false and true, and lines that break.
 
 pub(crate) mod binaries;
+pub(crate) mod crash;
 pub(crate) mod engines;
 pub(crate) mod fake_s3;
+pub(crate) mod forgetful;
 pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod stores;
+pub(crate) mod strace;
 pub(crate) mod synthetic;
 pub(crate) mod user;
 
@@ -50,6 +53,12 @@ pub(crate) fn temporary() -> tempfile::TempDir {
 /// Whether there is time for more rounds than usual (`scripts/test --all`).
 pub(crate) fn long_run() -> bool {
     std::env::var_os("WALHALLA_TEST_LONG").is_some()
+}
+
+/// What chance begins with: `WALHALLA_TEST_SEED`, else the time. Whoever uses it prints it.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("WALHALLA_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64)
 }
 
 /// The checkout.

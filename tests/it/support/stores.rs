@@ -53,3 +53,20 @@ pub(crate) fn settings(variables: &Variables) -> Settings {
 pub(crate) fn open(variables: &Variables) -> Arc<dyn Storage> {
     walhalla::storage::open(&settings(variables), &Limits::new(Bounds::PATIENT)).unwrap()
 }
+
+/// The objects of a repository in a local directory, by key: what the storage itself calls no object is left out.
+pub(crate) fn objects_in(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let (mut files, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.file_name().unwrap().to_str().unwrap().starts_with(".~") {
+                let key = path.strip_prefix(root).unwrap().display().to_string();
+                files.push((key, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    files
+}
