@@ -87,11 +87,16 @@ impl Bench {
         for name in ["data/global", "data/pg_wal"] {
             std::fs::create_dir_all(bench.home.path().join(name)).unwrap();
         }
-        let Template { control, version, .. } = template();
-        bench.write("global/pg_control", control);
-        bench.write("PG_VERSION", version);
+        bench.restore_template();
         let spool = bench.home.path().join("spool").display().to_string();
         bench.with("WALHALLA_SPOOL", spool)
+    }
+
+    /// Writes anew what initdb had made.
+    pub(super) fn restore_template(&self) {
+        let Template { control, version, .. } = template();
+        self.write("global/pg_control", control);
+        self.write("PG_VERSION", version);
     }
 
     /// A cluster with a repository in this store.

@@ -3,9 +3,11 @@
 
 mod bench;
 mod chroot;
+mod credentials;
 mod fetch;
 mod fetch_table;
 mod push;
 mod recovery;
 mod site;
 mod standby;
+mod tables;

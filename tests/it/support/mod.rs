@@ -8,6 +8,7 @@ pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod synthetic;
+pub(crate) mod unreachable;
 pub(crate) mod user;
 
 use std::collections::BTreeSet;
