@@ -66,6 +66,8 @@ pub(super) struct Call {
     promoted: Cell<Option<Instant>>,
     /// Whether the storage was out of reach within the last minute.
     lately: Cell<bool>,
+    /// Whether an attempt of this call has met trouble.
+    troubled: Cell<bool>,
     settings: OnceCell<Settings>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
@@ -89,6 +91,7 @@ impl Call {
             mode,
             promoted: Cell::new(None),
             lately: Cell::new(false),
+            troubled: Cell::new(false),
             settings: OnceCell::new(),
             notes: OnceCell::new(),
             target: OnceCell::new(),
@@ -111,6 +114,7 @@ impl Call {
             };
             let now = self.look();
             if matches!(outcome, Outcome::Gap(_) | Outcome::Trouble(_)) {
+                self.troubled.set(true);
                 self.note_promotion();
             }
             match &outcome {
@@ -155,8 +159,17 @@ impl Call {
         }
     }
 
-    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Once the
-    /// storage has answered, the note is removed.
+    /// The storage has answered. A promotion that met trouble keeps its note to its end: what came back may go again before the
+    /// new timeline has its number.
+    fn reached(&self) {
+        self.notes().reached();
+        if !self.troubled.get() && !self.promotion.has_met_trouble() {
+            self.notes().promotion_without_trouble();
+        }
+    }
+
+    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Where the
+    /// storage answers at once, the note is removed.
     fn note_promotion(&self) {
         // Which spool it is, the settings say.
         if self.settings.get().is_some() && matches!(self.mode(), RecoveryMode::Promoting { .. }) {
@@ -206,12 +219,12 @@ impl Call {
             }
             Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
             Err(error) if self.is_useless(mode, &error) && self.is_in_pg_wal(target).await? => {
-                self.notes().reached();
+                self.reached();
                 return Ok(Outcome::Passed(format!("{error}; {IN_PG_WAL}")));
             }
             answer => answer?,
         };
-        self.notes().reached();
+        self.reached();
         match answer {
             Answer::Delivered => Ok(Outcome::Delivered),
             Answer::NoSuchKey if is_one_get => {

@@ -127,8 +127,8 @@ fn chosen(text: &str, names: &[&str], any: &[usize]) -> Vec<usize> {
 /// A segment that is valid to its last page, of the bench's cluster. Page headers have no checksum, so the cluster can be changed.
 fn valid_segment(system: u64) -> Vec<u8> {
     static SEGMENT: OnceLock<Vec<u8>> = OnceLock::new();
-    let segment = SEGMENT
-        .get_or_init(|| zstd::decode_all(&include_bytes!("../../../fixtures/pg/segment_15.zst")[..]).unwrap());
+    let segment =
+        SEGMENT.get_or_init(|| zstd::decode_all(&include_bytes!("../../../fixtures/pg/segment_15.zst")[..]).unwrap());
     let mut bytes = segment.clone();
     bytes[24..32].copy_from_slice(&system.to_le_bytes());
     bytes
@@ -383,7 +383,8 @@ fn as_they_are(cells: &[Cell], statuses: &[i32]) -> String {
             by_statuses.entry(statuses.join(" ")).or_default().push(*place);
         }
         for (statuses, places) in by_statuses {
-            let all: Vec<_> = [0, 1].iter().flat_map(|kind| states_of(fault).into_iter().map(move |s| (*kind, s))).collect();
+            let all: Vec<_> =
+                [0, 1].iter().flat_map(|kind| states_of(fault).into_iter().map(move |s| (*kind, s))).collect();
             if places == all {
                 text += &format!("{fault} | any | any | {statuses}\n");
                 continue;

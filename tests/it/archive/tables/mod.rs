@@ -6,7 +6,7 @@
 //! | `push.rs`, `fetch.rs` | how a cell is run, and what is looked at afterwards |
 //! | `faults.rs` | what the words for faults mean |
 //! | `docs.rs` | the tables as `docs/exit-codes.md` shows them: `WALHALLA_WRITE_DOCS=1 cargo test --test it archive::tables::docs` |
-//! | `servers.rs` | what real servers make of each answer that `fetch.txt` holds |
+//! | `servers.rs`, `rewind.rs` | what real servers, and a real `pg_rewind`, make of each answer that `fetch.txt` holds |
 //!
 //! Where a table and the programs differ, the test prints the rows as they would have to be: to be judged, not to be copied.
 
@@ -14,6 +14,8 @@ mod docs;
 mod faults;
 mod fetch;
 mod push;
+mod rewind;
+mod servers;
 
 use crate::support::fake_s3::FakeS3;
 use crate::support::proxy::Proxy;

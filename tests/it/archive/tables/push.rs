@@ -16,7 +16,6 @@ pub(super) const TABLE: &str = include_str!("push.txt");
 
 /// What the store does with a conditional create.
 pub(super) const STORES: [&str; 3] = ["works", "ignored", "refused"];
-pub(super) const SERVERS: [&str; 2] = ["running", "stopping"];
 
 /// Where the fault strikes, and which requests that are: their method, and what is in their key.
 const STAGES: [(&str, Option<&str>, &str); 7] = [
@@ -140,7 +139,7 @@ fn contents(s3: &FakeS3) -> BTreeMap<String, Vec<u8>> {
 /// What held something before holds the same now. (A probe and a claim are written anew, and what holds nothing is replaced.)
 fn untouched(cell: &Cell, before: &BTreeMap<String, Vec<u8>>, s3: &FakeS3) {
     for (key, body) in before {
-        let worthless = body.is_empty() || codec::header_of(&body.clone().into()).is_err();
+        let worthless = body.is_empty() || codec::header_of(body).is_err();
         let may_change = key.contains("/probe/") || key.contains("/claim/") || (worthless && key.contains("/wal/"));
         let now = s3.object(key).map(|object| object.body.to_vec());
         assert!(may_change || now.as_ref() == Some(body), "{cell:?}: {key} was overwritten");
@@ -275,7 +274,9 @@ fn spoil(fault: &str, s3: &FakeS3, bench: &Bench) {
         "conditional create is answered with 501 of late" => {
             s3.personality(|p| p.create_only = Condition::Reject501);
         }
-        "conditional create is refused though nothing is there" => s3.personality(|p| p.create_only = Condition::Refuse),
+        "conditional create is refused though nothing is there" => {
+            s3.personality(|p| p.create_only = Condition::Refuse)
+        }
         "checksums are ignored of late" => {
             s3.personality(|p| (p.md5, p.checksum) = (Check::Ignore, Check::Echo));
         }
@@ -309,7 +310,8 @@ fn forget(bench: &Bench) {
 fn heal(cell: &Cell, world: &World, bench: Bench) -> Bench {
     world.s3.heal();
     world.proxy.always(Plan::pass());
-    let lasting = cell.fault.contains("of late") || cell.fault == "conditional create is refused though nothing is there";
+    let lasting =
+        cell.fault.contains("of late") || cell.fault == "conditional create is refused though nothing is there";
     if !lasting {
         world.s3.personality(|p| *p = personality(cell.store));
     }
