@@ -19,19 +19,22 @@ mod servers;
 
 use crate::support::fake_s3::FakeS3;
 use crate::support::proxy::Proxy;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// A store and the line to it, for one cell after the other.
 struct World {
     s3: FakeS3,
     proxy: Proxy,
+    /// What earlier calls of `walhalla-archive` left, by kind of store.
+    known: BTreeMap<usize, push::Known>,
 }
 
 impl World {
     fn new() -> Self {
         let s3 = FakeS3::start();
         let proxy = Proxy::to(s3.port());
-        Self { s3, proxy }
+        Self { s3, proxy, known: BTreeMap::new() }
     }
 }
 

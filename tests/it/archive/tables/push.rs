@@ -7,6 +7,7 @@ use super::{World, rows, run_all};
 use crate::support::fake_s3::{Answer as Says, Check, Condition, FakeS3, Fault, Personality};
 use crate::support::proxy::Plan;
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use walhalla::codec::{self, Encoding, Identities, Kind, Recipients, Subject};
@@ -83,6 +84,40 @@ fn postmaster(bench: &Bench, server: usize) {
     bench.write("postmaster.pid", format!("1\n/data\n1700000000\n5432\n/tmp\n*\n  1 2\n{word}\n"));
 }
 
+/// What an earlier call has left: the identity and the objects of the probe in the store, and in the spool what is known of them.
+pub(super) struct Known {
+    objects: BTreeMap<String, Vec<u8>>,
+    notes: BTreeMap<std::ffi::OsString, Vec<u8>>,
+}
+
+impl Known {
+    /// Lets a call leave it.
+    fn learn(s3: &FakeS3, bench: &Bench) -> Self {
+        let answer = bench.archive(&[&bench.wal(1)]);
+        assert_eq!(answer.status, 0, "{answer:?}");
+        let mut notes = BTreeMap::new();
+        for entry in std::fs::read_dir(spool(bench)).unwrap().map(Result::unwrap) {
+            if entry.path().is_file() {
+                notes.insert(entry.file_name(), std::fs::read(entry.path()).unwrap());
+            }
+        }
+        Self { objects: contents(s3), notes }
+    }
+
+    /// As if that call had been made here.
+    fn recall(&self, s3: &FakeS3, bench: &Bench) {
+        for (key, body) in &self.objects {
+            s3.insert(key, body.clone());
+        }
+        let spool = spool(bench);
+        std::fs::create_dir_all(&spool).unwrap();
+        std::fs::set_permissions(&spool, std::fs::Permissions::from_mode(0o700)).unwrap();
+        for (name, text) in &self.notes {
+            std::fs::write(spool.join(name), text).unwrap();
+        }
+    }
+}
+
 /// The file to be archived.
 const NUMBER: u8 = 2;
 
@@ -94,10 +129,9 @@ fn run(world: &mut World, cell: &Cell) -> Outcome {
     s3.personality(|p| *p = personality(cell.store));
     let bench = Bench::bare().at(&proxy.endpoint());
     let (stage, ..) = STAGES[cell.stage];
-    // Known is what an earlier call has left: the probe's result and the identity.
     if !["probe", "identity"].contains(&stage) {
-        let answer = bench.archive(&[&bench.wal(1)]);
-        assert_eq!(answer.status, 0, "{answer:?}");
+        let known = world.known.entry(cell.store).or_insert_with(|| Known::learn(s3, &bench));
+        known.recall(s3, &bench);
     }
     let path = bench.wal(NUMBER);
     if stage == "read back" {
