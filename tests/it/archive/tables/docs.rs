@@ -48,9 +48,9 @@ fn restore() -> String {
         "---|".repeat(3 + fetch::MODES.len())
     );
     for row in rows(fetch::TABLE) {
-        let [fault, kinds, states, statuses] = row[..] else { panic!("{row:?}") };
-        let statuses = match statuses {
-            "as none" => vec![statuses; fetch::MODES.len()].join(" | "),
+        let [fault, kinds, states, statuses] = &row[..] else { panic!("{row:?}") };
+        let statuses = match statuses.as_str() {
+            "as none" => vec!["as none"; fetch::MODES.len()].join(" | "),
             _ => statuses.replace(' ', " | "),
         };
         table += &format!("| {fault} | {kinds} | {states} | {statuses} |\n");

@@ -17,10 +17,13 @@ mod push;
 mod rewind;
 mod servers;
 
+use crate::support::checkout;
 use crate::support::fake_s3::FakeS3;
 use crate::support::proxy::Proxy;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A store and the line to it, for one cell after the other.
 struct World {
@@ -38,19 +41,23 @@ impl World {
     }
 }
 
-/// Runs all cells, many at a time: most of them wait for a deadline. What `run` answers comes back in the order of the cells.
-fn run_all<C: Sync, T: Send>(cells: &[C], run: impl Fn(&mut World, &C) -> T + Sync) -> Vec<T> {
-    const AT_ONCE: usize = 32;
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::new());
+/// Runs all cells, many at a time: most of them wait for a deadline. What `run` answers comes back in the order of the cells; where it
+/// panics, why.
+fn run_all<C: Sync, T: Send>(cells: &[C], run: impl Fn(&mut World, &C) -> T + Sync) -> Vec<Result<T, String>> {
+    const AT_ONCE: usize = 24;
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<T, String>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE.min(cells.len()) {
             scope.spawn(|| {
                 let mut world = World::new();
                 loop {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(cell) = cells.get(at) else { return };
-                    let result = run(&mut world, cell);
+                    let result = catch_unwind(AssertUnwindSafe(|| run(&mut world, cell))).map_err(|panic| {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+                    });
                     results.lock().unwrap().push((at, result));
                 }
             });
@@ -62,7 +69,13 @@ fn run_all<C: Sync, T: Send>(cells: &[C], run: impl Fn(&mut World, &C) -> T + Sy
 }
 
 /// The rows of a table: lines of fields parted by `|`; what begins with `#` is a remark.
-fn rows(text: &str) -> Vec<Vec<&str>> {
+fn rows(table: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(checkout().join("tests/it/archive/tables").join(table)).unwrap();
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split('|').map(str::trim).collect()).collect()
+    lines.map(|line| line.split('|').map(|field| field.trim().to_owned()).collect()).collect()
+}
+
+/// Whether a fault is to be tried now: all, unless `WALHALLA_TEST_FAULT` holds a part of its words.
+fn is_asked_for(fault: &str) -> bool {
+    std::env::var("WALHALLA_TEST_FAULT").map_or(true, |part| fault.contains(&part))
 }

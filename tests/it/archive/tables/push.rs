@@ -3,7 +3,7 @@
 
 use super::super::bench::{Answer, Bench, SEGMENT, segment, segment_name};
 use super::faults::{self, Between};
-use super::{World, rows, run_all};
+use super::{World, is_asked_for, rows, run_all};
 use crate::support::fake_s3::{Answer as Says, Check, Condition, FakeS3, Fault, Personality};
 use crate::support::proxy::Plan;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use walhalla::codec::{self, Encoding, Identities, Kind, Recipients, Subject};
 use walhalla::pg::{Lsn, SystemIdentifier};
 
-pub(super) const TABLE: &str = include_str!("push.txt");
+pub(super) const TABLE: &str = "push.txt";
 
 /// What the store does with a conditional create.
 pub(super) const STORES: [&str; 3] = ["works", "ignored", "refused"];
@@ -51,13 +51,13 @@ pub(super) fn cells() -> Vec<Cell> {
     let mut cells = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for row in rows(TABLE) {
-        let [stage, fault, running, stopping, next] = row[..] else { panic!("not five fields: {row:?}") };
-        let at = STAGES.iter().position(|(name, ..)| *name == stage).unwrap_or_else(|| panic!("{stage:?}"));
-        assert!(seen.insert((stage, fault)), "said twice: {row:?}");
+        let [stage, fault, running, stopping, next] = &row[..] else { panic!("not five fields: {row:?}") };
+        let at = STAGES.iter().position(|(name, ..)| name == stage).unwrap_or_else(|| panic!("{stage:?}"));
+        assert!(seen.insert((stage.clone(), fault.clone())), "said twice: {row:?}");
         for (server, calls) in [running, stopping].into_iter().enumerate() {
             for store in 0..STORES.len() {
                 let outcome = Outcome { call: of_store(calls, store), next: of_store(next, store) };
-                cells.push(Cell { stage: at, fault: fault.to_owned(), store, server, outcome });
+                cells.push(Cell { stage: at, fault: fault.clone(), store, server, outcome });
             }
         }
     }
@@ -138,7 +138,6 @@ fn run(world: &mut World, cell: &Cell) -> Outcome {
         bench.archive(&[&path]);
     }
     postmaster(&bench, cell.server);
-    let before = contents(s3);
     let (struck, lasts) = strike(cell, world, bench);
     // What passes is waited for, however slow this machine is.
     let bench = struck.with("WALHALLA_ARCHIVE_TIMEOUT", if lasts { "1s" } else { "30s" });
@@ -153,7 +152,11 @@ fn run(world: &mut World, cell: &Cell) -> Outcome {
     let again = bench.archive(&[&path]);
     let next = format!("{} {}", again.status, held(s3, &bench));
     check(cell, &again, false);
-    untouched(cell, &before, s3);
+    untouched(cell, &placed, s3);
+    // The promise itself, whatever the table says.
+    for said in [&call, &next] {
+        assert!(!said.starts_with("0 ") || said == "0 whole", "{cell:?}: {said}");
+    }
     Outcome { call, next }
 }
 
@@ -299,10 +302,11 @@ fn spoil(fault: &str, s3: &FakeS3, bench: &Bench) {
             s3.insert(&key, half);
         }
         "the identity is another cluster's" => {
-            let text = String::from_utf8(s3.object(&cluster_json).unwrap().body.to_vec()).unwrap();
-            s3.insert(&cluster_json, text.replace("\"postgres_major\":15", "\"postgres_major\":16"));
-            // What an earlier call knows of it is forgotten, as after a week.
-            forget(bench);
+            let system = bench.system();
+            let text = format!(
+                "{{\"format\":1,\"system_identifier\":\"{system}\",\"postgres_major\":16,\"wal_segment_size\":{SEGMENT}}}\n"
+            );
+            s3.insert(&cluster_json, text);
         }
         "conditional create is answered with 409 once" => s3.personality(|p| p.create_only = Condition::Conflict409(1)),
         "conditional create is answered with 501 of late" => {
@@ -336,10 +340,6 @@ fn spool(bench: &Bench) -> std::path::PathBuf {
     Path::new(&bench.environment()["WALHALLA_SPOOL"]).to_owned()
 }
 
-fn forget(bench: &Bench) {
-    std::fs::remove_dir_all(spool(bench)).unwrap();
-}
-
 /// Takes the fault away. What somebody else has stored, and what the store has become, stays.
 fn heal(cell: &Cell, world: &World, bench: Bench) -> Bench {
     world.s3.heal();
@@ -367,17 +367,18 @@ fn heal(cell: &Cell, world: &World, bench: Bench) -> Bench {
 
 #[test]
 fn every_cell() {
-    let cells = cells();
-    let outcomes = run_all(&cells, run);
-    println!("walhalla-archive: {} cells", cells.len());
+    let mut cells = cells();
+    let all = cells.len();
+    cells.retain(|cell| is_asked_for(&cell.fault));
+    let results = run_all(&cells, run);
+    println!("walhalla-archive: {} of {all} cells", cells.len());
+    assert_eq!(results.len(), cells.len());
+    let panics: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).cloned().collect();
+    let broken = || Outcome { call: "broken".to_owned(), next: "broken".to_owned() };
+    let outcomes: Vec<Outcome> = results.into_iter().map(|result| result.unwrap_or_else(|_| broken())).collect();
     let wrong = cells.iter().zip(&outcomes).filter(|(cell, outcome)| cell.outcome != **outcome).count();
-    assert!(wrong == 0, "{wrong} cells differ; as they are:\n{}", as_they_are(&cells, &outcomes));
-    for (cell, outcome) in cells.iter().zip(&outcomes) {
-        // The promise itself, whatever the table says.
-        for said in [&outcome.call, &outcome.next] {
-            assert!(!said.starts_with("0 ") || said == "0 whole", "{cell:?}");
-        }
-    }
+    let as_they_are = as_they_are(&cells, &outcomes);
+    assert!(wrong == 0, "{wrong} cells differ; as they are:\n{as_they_are}\n{}", panics.join("\n"));
 }
 
 /// The rows that differ.
