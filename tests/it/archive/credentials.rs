@@ -109,7 +109,7 @@ fn a_token_that_stays_refused_is_denied_n13() {
     let service = Service::start(&["old"]);
     let uri = format!("http://127.0.0.1:{}/credentials", service.port);
     let bench = without_keys(&s3).with("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
-    let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "1s");
+    let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "5s");
     let answer = bench.archive(&[&bench.wal(1)]);
     answer.expect(77, &["ExpiredToken", "renew them"]);
     assert!(!answer.stderr.contains(SECRET_KEY), "{answer:?}");

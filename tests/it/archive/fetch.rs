@@ -231,11 +231,10 @@ fn encrypted_objects_through_both_commands() {
     let identities = walhalla::codec::Identities::default();
     assert!(walhalla::codec::plain_of(&object, &identities).is_err(), "it is not encrypted");
     std::fs::remove_file(bench.data().join(path)).unwrap();
-    let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "1s");
     for (signal, status) in [("recovery.signal", 200), ("standby.signal", 1)] {
         bench.write(signal, "");
         for identity in [None, Some(secret(&other))] {
-            let again = Bench::on(&s3).with("WALHALLA_RESTORE_TIMEOUT", "1s");
+            let again = Bench::on(&s3).with("WALHALLA_RESTORE_TIMEOUT", "20s");
             let again = match identity {
                 None => again,
                 Some(secret) => again.with("WALHALLA_IDENTITY", secret),
