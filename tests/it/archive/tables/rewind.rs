@@ -44,7 +44,7 @@ pub(super) fn rewinds(major: u32, place: &Path, triples: &BTreeSet<Triple>, cove
     let rewind = || {
         let mut command = user::command(program.as_ref().unwrap());
         command.current_dir(old.directory()).envs(environment.iter().map(|(name, value)| (name, value)));
-        command.env("WALHALLA_RESTORE_TIMEOUT", "1s");
+        command.env("WALHALLA_RESTORE_TIMEOUT", "5s");
         command.args(["-c", "-D"]).arg(old.data()).args(["--source-server", &new.dsn()]);
         postgres::run(&mut command)
     };
