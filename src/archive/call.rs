@@ -103,7 +103,7 @@ impl Call {
     /// Asks until there is an answer that this mode accepts, or no patience is left.
     pub(super) async fn ask(&self) -> Outcome {
         let mut longest = FIRST_PAUSE;
-        let mut gap = None;
+        let mut earlier = None;
         loop {
             let asked_as = self.look();
             self.allow(self.bytes());
@@ -124,17 +124,20 @@ impl Call {
                 Outcome::Trouble(error) if patience::is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
-            // An attempt that ran out of time says less than the one before it, which found a gap.
-            let outcome = match (outcome, gap.take()) {
-                (Outcome::Trouble(error), Some(found)) if error.kind() == ErrorKind::Unavailable => Outcome::Gap(found),
+            // An attempt that ran out of time says less than the one before it, which found a gap, or was refused.
+            let outcome = match (outcome, earlier.take()) {
+                (Outcome::Trouble(error), Some(said)) if error.kind() == ErrorKind::Unavailable => said,
                 (outcome, _) => outcome,
             };
             if !self.pause(longest.mul_f64(fastrand::f64())).await {
                 return outcome;
             }
-            if let Outcome::Gap(found) = outcome {
-                gap = Some(found);
-            }
+            let says_why = match &outcome {
+                Outcome::Gap(_) => true,
+                Outcome::Trouble(error) => error.kind() != ErrorKind::Unavailable,
+                Outcome::Delivered | Outcome::Absent | Outcome::Passed(_) => false,
+            };
+            earlier = says_why.then_some(outcome);
             longest = (longest * 2).min(LONGEST_PAUSE);
         }
     }
