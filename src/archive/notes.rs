@@ -53,6 +53,12 @@ impl Notes {
     pub fn reached(&self) {
         if let Some(spool) = &self.spool {
             spool.remove(&self.name("trouble"));
+        }
+    }
+
+    /// The promotion that was noted has met no trouble after all.
+    pub fn promotion_without_trouble(&self) {
+        if let Some(spool) = &self.spool {
             spool.remove(&self.name("promotion"));
         }
     }
@@ -171,6 +177,8 @@ mod tests {
         let init = StartupProcess::above_us(0);
         assert!(init.is_none_or(|other| !notes.is_promotion_in_trouble(&other)));
         notes.reached();
+        assert!(notes.is_promotion_in_trouble(&startup), "what came back may go again");
+        notes.promotion_without_trouble();
         assert!(!notes.is_promotion_in_trouble(&startup));
     }
 

@@ -41,6 +41,7 @@ pub fn archive(begun: Instant, bytes: u64, timeout: Option<Duration>) -> Bounds 
     Bounds {
         deadline: Some(begun + whole),
         stall,
+        idle: Some(stall),
         request: whole,
         connect: CONNECT.min(stall),
         attempts: u32::MAX, // The deadline decides.
@@ -53,6 +54,7 @@ pub fn while_stopping(bounds: &mut Bounds, now: Instant, already: Duration) {
     let end = now + STOPPING_ALL.saturating_sub(already).clamp(STOPPING_LEAST, STOPPING);
     bounds.deadline = Some(bounds.deadline.map_or(end, |deadline| deadline.min(end)));
     bounds.stall = bounds.stall.min(STOPPING_STALL);
+    bounds.idle = Some(bounds.stall);
     bounds.connect = bounds.connect.min(STOPPING_STALL);
     bounds.request = bounds.request.min(STOPPING);
     bounds.attempts = 1;
@@ -124,7 +126,8 @@ impl Patience {
 pub fn attempt(now: Instant, left: Duration, bytes: u64) -> Bounds {
     let stall = left.clamp(Duration::from_millis(500), STALL);
     let whole = left + by_size(bytes);
-    Bounds { deadline: Some(now + whole), stall, request: whole, connect: CONNECT.min(stall), attempts: 1 }
+    let connect = CONNECT.min(stall);
+    Bounds { deadline: Some(now + whole), stall, idle: None, request: whole, connect, attempts: 1 }
 }
 
 /// Whether trouble of this kind may pass while the mode has patience. An ordered promotion waits for every cure: what it does
@@ -168,8 +171,14 @@ mod tests {
         let begun = Instant::now();
         let mut bounds = archive(begun, 16 << 20, None);
         while_stopping(&mut bounds, begun + S * 3, S);
-        let expected =
-            Bounds { deadline: Some(begun + S * 13), stall: S * 2, request: S * 10, connect: S * 2, attempts: 1 };
+        let expected = Bounds {
+            deadline: Some(begun + S * 13),
+            stall: S * 2,
+            idle: Some(S * 2),
+            request: S * 10,
+            connect: S * 2,
+            attempts: 1,
+        };
         assert_eq!(bounds, expected);
         let mut short = archive(begun, 16 << 20, Some(S));
         while_stopping(&mut short, begun, S);

@@ -33,14 +33,17 @@ impl Promotion {
         self.0.met_trouble.get_or_init(look);
     }
 
+    /// Whether an earlier call of this promotion met trouble, as far as this one has looked.
+    pub(super) fn has_met_trouble(&self) -> bool {
+        self.0.met_trouble.get().is_some_and(|met_trouble| *met_trouble)
+    }
+
     /// Whether the answer to a call for this file decides the new timeline's number in a promotion that has met trouble. Then it
     /// must not be called absent without proof, or the number would be used twice. (`promote` may be there again: an operator who
     /// sees nothing happen orders twice.)
     pub(super) fn is_decided_by(&self, mode: RecoveryMode, name: &WalFileName) -> bool {
         let may_take_a_number = matches!(mode, RecoveryMode::Standby | RecoveryMode::Promoting { .. });
-        may_take_a_number
-            && matches!(name, WalFileName::History(_))
-            && self.0.met_trouble.get().is_some_and(|met_trouble| *met_trouble)
+        may_take_a_number && matches!(name, WalFileName::History(_)) && self.has_met_trouble()
     }
 
     /// In which column of the table trouble with this file is judged: the mode's own, unless the file decides a timeline's number.

@@ -17,6 +17,7 @@ use std::time::Duration;
 const BOUNDS: Bounds = Bounds {
     deadline: None,
     stall: Duration::from_secs(10),
+    idle: None,
     request: Duration::from_secs(60),
     connect: Duration::from_secs(10),
     attempts: 3,

@@ -45,6 +45,13 @@ impl Progress {
     fn last(&self) -> Instant {
         self.begun + Duration::from_millis(self.shared.last.load(Ordering::Relaxed))
     }
+
+    /// Tells the limits, which all requests share, of what has moved. That a request was begun is no movement.
+    fn tell(&self, limits: &Limits) {
+        if self.shared.last.load(Ordering::Relaxed) > 0 {
+            limits.moved(self.last());
+        }
+    }
 }
 
 /// Which limit ended a request.
@@ -87,7 +94,9 @@ pub(super) async fn bounded<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Overrun> {
     let _guard = Abandon(Arc::clone(&progress.shared));
-    within(limits, || nearest_end(limits, progress), work).await
+    let done = within(limits, || nearest_end(limits, progress), work).await;
+    progress.tell(limits);
+    done
 }
 
 /// Drives the opening of a connection to its end or into its limit.
@@ -124,7 +133,13 @@ async fn within<T>(
 /// The limit that ends the request first, as things stand.
 fn nearest_end(limits: &Limits, progress: &Progress) -> (Instant, Overrun) {
     let bounds = limits.now();
-    let stall = (progress.last() + bounds.stall, Overrun::Stall(bounds.stall));
+    progress.tell(limits);
+    let mut stall = (progress.last() + bounds.stall, Overrun::Stall(bounds.stall));
+    if let (Some(end), Some(idle)) = (limits.idle_end(), bounds.idle)
+        && end < stall.0
+    {
+        stall = (end, Overrun::Stall(idle));
+    }
     let request = (progress.begun + bounds.request, Overrun::Request(bounds.request));
     let deadline = bounds.deadline.map(|deadline| (deadline, Overrun::Deadline));
     let first = if request.0 < stall.0 { request } else { stall };
@@ -191,6 +206,29 @@ mod tests {
         };
         assert_eq!(ended, Err(Overrun::Deadline));
         assert!(begun.elapsed() <= Duration::from_millis(3250), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_after_the_other_shares_the_time_without_progress() {
+        let limits = limits();
+        limits.change(|bounds| bounds.idle = Some(Duration::from_secs(20)));
+        limits.moved(Instant::now());
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let ended = bounded(&limits, &Progress::start(), std::future::pending::<()>()).await;
+        assert_eq!((ended, begun.elapsed().as_secs()), (Err(Overrun::Stall(Duration::from_secs(20))), 20));
+        // One whose bytes move gives the others time.
+        let progress = Progress::start();
+        let trickle = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                progress.touch();
+            }
+        };
+        limits.moved(Instant::now());
+        assert_eq!(bounded(&limits, &progress, trickle).await, Ok(()));
+        let rest = limits.idle_end().map(|end| end.saturating_duration_since(Instant::now()).as_secs());
+        assert_eq!(rest, Some(20));
     }
 
     #[tokio::test]

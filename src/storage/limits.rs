@@ -4,6 +4,7 @@
 //! handle: whoever watches the server tightens it, and the requests under way notice at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,6 +16,8 @@ pub struct Bounds {
     pub deadline: Option<Instant>,
     /// How long a request may go without a byte moving either way.
     pub stall: Duration,
+    /// How long all of them together may, with the pauses between their tries. `None`: only each by itself is held to that.
+    pub idle: Option<Duration>,
     /// How long one request may take in all.
     pub request: Duration,
     /// How long to wait for a connection: name, TCP and TLS together.
@@ -28,6 +31,7 @@ impl Bounds {
     pub const PATIENT: Bounds = Bounds {
         deadline: None,
         stall: Duration::from_secs(20),
+        idle: None,
         request: Duration::from_secs(300),
         connect: Duration::from_secs(10),
         attempts: 10,
@@ -38,12 +42,15 @@ impl Bounds {
 #[derive(Debug, Clone)]
 pub struct Limits {
     bounds: Arc<watch::Sender<Bounds>>,
+    begun: Instant,
+    /// Milliseconds from `begun` to the last movement that any request saw.
+    moved: Arc<AtomicU64>,
 }
 
 impl Limits {
     /// Starts with these bounds.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds: Arc::new(watch::Sender::new(bounds)) }
+        Self { bounds: Arc::new(watch::Sender::new(bounds)), begun: Instant::now(), moved: Arc::default() }
     }
 
     /// The bounds now.
@@ -63,6 +70,18 @@ impl Limits {
         if receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Something moved at that moment.
+    pub(super) fn moved(&self, at: Instant) {
+        let millis = u64::try_from(at.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX);
+        self.moved.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    /// When everything has gone without progress for too long, if nothing moves until then.
+    pub(super) fn idle_end(&self) -> Option<Instant> {
+        let last = self.begun + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        self.now().idle.map(|idle| last + idle)
     }
 
     /// What is left until the deadline.

@@ -39,6 +39,7 @@ impl Retrying {
         F: Future<Output = StorageResult<T>>,
     {
         let begun = Instant::now();
+        self.limits.moved(begun);
         let mut pauses = pauses();
         let mut tries = 0_u32;
         loop {
@@ -68,7 +69,9 @@ impl Retrying {
             let bounds = self.limits.now();
             let now = Instant::now();
             let mut until = begun + pause;
-            if let Some(deadline) = bounds.deadline {
+            // A pause that was asked for is no want of progress.
+            let idle_end = self.limits.idle_end().filter(|_| !asked_for);
+            if let Some(deadline) = bounds.deadline.into_iter().chain(idle_end).min() {
                 if !asked_for {
                     until = until.min(begun + deadline.saturating_duration_since(begun) / 2);
                 }
@@ -80,6 +83,9 @@ impl Retrying {
                 return false;
             }
             if until <= now {
+                if asked_for {
+                    self.limits.moved(now);
+                }
                 return true;
             }
             tokio::select! {
@@ -286,6 +292,31 @@ mod tests {
             assert!(Instant::now() <= deadline);
             assert!(begun.elapsed().as_secs_f64() >= seconds as f64 * 0.85, "the time allowed is used");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_without_progress_end_long_before_the_deadline() {
+        let scripted = troubles(StorageErrorKind::Unavailable, 10_000);
+        let begun = Instant::now();
+        let storage = behind_policy(&scripted, |bounds| {
+            bounds.deadline = Some(begun + Duration::from_secs(46));
+            bounds.idle = Some(Duration::from_secs(20));
+            bounds.attempts = u32::MAX;
+        });
+        storage.get(&key(), None).await.unwrap_err();
+        let took = begun.elapsed().as_secs_f64();
+        assert!(took > 17.0 && took <= 20.0, "{took}");
+        assert!(scripted.asked.lock().unwrap().len() > 3);
+        // The next operation has its own time.
+        storage.limits.change(|bounds| bounds.deadline = None);
+        scripted.troubles.lock().unwrap().truncate(2);
+        storage.get(&key(), None).await.unwrap();
+        // The pause that a store asks for is no want of progress.
+        scripted.troubles.lock().unwrap().push(StorageError {
+            retry_after: Some(Duration::from_secs(30)),
+            ..StorageError::new(StorageErrorKind::Throttled, "later")
+        });
+        storage.get(&key(), None).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

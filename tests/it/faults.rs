@@ -17,7 +17,7 @@ async fn a_broken_line_never_makes_a_liar() {
     let proxy = Proxy::to(s3.port());
     let settings = stores::settings(&stores::fake(&s3, &proxy.endpoint(), "p"));
     let short = Duration::from_secs(2);
-    let bounds = Bounds { deadline: None, stall: short, request: short * 2, connect: short, attempts: 1 };
+    let bounds = Bounds { deadline: None, stall: short, idle: None, request: short * 2, connect: short, attempts: 1 };
     let (mut stored, mut read) = (0, 0);
     for round in 0..if long_run() { 500 } else { 80 } {
         let body = Bytes::from(vec![round as u8; random.usize(0..40_000)]);
@@ -53,4 +53,28 @@ async fn a_broken_line_never_makes_a_liar() {
     }
     // Chance that strikes always or never tries nothing.
     assert!(stored > 0 && read > 0, "{stored} stored, {read} read");
+}
+
+/// A call is given up after so long without progress, however many tries that were, and long before its deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_without_progress_are_given_up_together() {
+    let s3 = FakeS3::start();
+    let proxy = Proxy::to(s3.port());
+    let settings = stores::settings(&stores::fake(&s3, &proxy.endpoint(), "p"));
+    let key = Key::new("wal/1").unwrap();
+    for plan in [Plan::silence(), Plan::hang_up()] {
+        proxy.always(plan);
+        let (begun, second) = (std::time::Instant::now(), Duration::from_secs(1));
+        let bounds = Bounds {
+            deadline: Some(tokio::time::Instant::now() + second * 60),
+            stall: second,
+            idle: Some(second),
+            request: second * 60,
+            connect: second,
+            attempts: u32::MAX,
+        };
+        let storage = walhalla::storage::open(&settings, &Limits::new(bounds)).unwrap();
+        storage.get(&key, None).await.unwrap_err();
+        assert!(begun.elapsed() < second * 20, "{:?}", begun.elapsed());
+    }
 }

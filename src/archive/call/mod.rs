@@ -69,6 +69,8 @@ pub(super) struct Call {
     promoted: Cell<Option<Instant>>,
     /// Whether the storage was out of reach within the last minute.
     lately: Cell<bool>,
+    /// Whether an attempt of this call has met trouble.
+    troubled: Cell<bool>,
     settings: OnceCell<Settings>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
@@ -96,6 +98,7 @@ impl Call {
             mode,
             promoted: Cell::new(None),
             lately: Cell::new(false),
+            troubled: Cell::new(false),
             settings: OnceCell::new(),
             notes: OnceCell::new(),
             target: OnceCell::new(),
@@ -121,7 +124,7 @@ impl Call {
     /// Asks until there is an answer that this mode accepts, or no patience is left.
     async fn ask(&self) -> Outcome {
         let mut longest = FIRST_PAUSE;
-        let mut gap = None;
+        let mut earlier = None;
         loop {
             let asked_as = self.look();
             self.allow(self.bytes());
@@ -132,6 +135,7 @@ impl Call {
             };
             let now = self.look();
             if matches!(outcome, Outcome::Gap(_) | Outcome::Trouble(_)) {
+                self.troubled.set(true);
                 self.note_promotion();
             }
             match &outcome {
@@ -141,17 +145,20 @@ impl Call {
                 Outcome::Trouble(error) if patience::is_worth_asking_again(now, error.kind()) => {}
                 _ => return outcome,
             }
-            // An attempt that ran out of time says less than the one before it, which found a gap.
-            let outcome = match (outcome, gap.take()) {
-                (Outcome::Trouble(error), Some(found)) if error.kind() == ErrorKind::Unavailable => Outcome::Gap(found),
+            // An attempt that ran out of time says less than the one before it, which found a gap, or was refused.
+            let outcome = match (outcome, earlier.take()) {
+                (Outcome::Trouble(error), Some(said)) if error.kind() == ErrorKind::Unavailable => said,
                 (outcome, _) => outcome,
             };
             if !self.pause(longest.mul_f64(fastrand::f64())).await {
                 return outcome;
             }
-            if let Outcome::Gap(found) = outcome {
-                gap = Some(found);
-            }
+            let says_why = match &outcome {
+                Outcome::Gap(_) => true,
+                Outcome::Trouble(error) => error.kind() != ErrorKind::Unavailable,
+                Outcome::Delivered | Outcome::Absent | Outcome::Passed(_) => false,
+            };
+            earlier = says_why.then_some(outcome);
             longest = (longest * 2).min(LONGEST_PAUSE);
         }
     }
@@ -176,8 +183,17 @@ impl Call {
         }
     }
 
-    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Once the
-    /// storage has answered, the note is removed.
+    /// The storage has answered. A promotion that met trouble keeps its note to its end: what came back may go again before the
+    /// new timeline has its number.
+    fn reached(&self) {
+        self.notes().reached();
+        if !self.troubled.get() && !self.promotion.has_met_trouble() {
+            self.notes().promotion_without_trouble();
+        }
+    }
+
+    /// Notes that a promotion is without its archive, as soon as that may be so: this call may be ended before it answers. Where the
+    /// storage answers at once, the note is removed.
     fn note_promotion(&self) {
         // Which spool it is, the settings say.
         if self.settings.get().is_some() && matches!(self.mode(), RecoveryMode::Promoting { .. }) {
@@ -227,12 +243,12 @@ impl Call {
             }
             Err(error) if error.kind() == ErrorKind::Gap => Answer::NoSuchKey,
             Err(error) if self.is_useless(mode, &error) && self.is_in_pg_wal(target).await? => {
-                self.notes().reached();
+                self.reached();
                 return Ok(Outcome::Passed(format!("{error}; {IN_PG_WAL}")));
             }
             answer => answer?,
         };
-        self.notes().reached();
+        self.reached();
         match answer {
             Answer::Delivered => Ok(Outcome::Delivered),
             Answer::NoSuchKey if is_one_get => {

@@ -352,7 +352,7 @@ async fn lock(place: &Place) -> Option<std::fs::File> {
 
 fn bounds(size: SegmentSize) -> Bounds {
     let request = REQUEST + patience::by_size(size.bytes());
-    Bounds { deadline: None, stall: STALL, request, connect: STALL, attempts: 1 }
+    Bounds { deadline: None, stall: STALL, idle: None, request, connect: STALL, attempts: 1 }
 }
 
 /// Whether these are a helper's words; answers those behind the first.

@@ -87,11 +87,16 @@ impl Bench {
         for name in ["data/global", "data/pg_wal"] {
             std::fs::create_dir_all(bench.home.path().join(name)).unwrap();
         }
-        let Template { control, version, .. } = template();
-        bench.write("global/pg_control", control);
-        bench.write("PG_VERSION", version);
+        bench.restore_template();
         let spool = bench.home.path().join("spool").display().to_string();
         bench.with("WALHALLA_SPOOL", spool)
+    }
+
+    /// Writes anew what initdb had made.
+    pub(super) fn restore_template(&self) {
+        let Template { control, version, .. } = template();
+        self.write("global/pg_control", control);
+        self.write("PG_VERSION", version);
     }
 
     /// A cluster with a repository in this store.
@@ -249,9 +254,12 @@ impl Bench {
 
     /// Starts a program in the data directory.
     pub(super) fn start(&self, program: &str, arguments: &[&str]) -> Child {
-        let mut command = Command::new(binaries::directory().join(program));
+        // `env` changes the directory: where the standard library would have to, it forks this process, which is large, for each of
+        // thousands of calls.
+        let mut command = Command::new("/usr/bin/env");
         user::clean_environment(&mut command);
-        command.current_dir(self.data()).args(arguments).envs(&self.environment);
+        command.arg("-C").arg(self.data()).arg(binaries::directory().join(program));
+        command.args(arguments).envs(&self.environment);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }

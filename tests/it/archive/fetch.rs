@@ -213,3 +213,39 @@ fn a_signal_looks_like_a_signal() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(call.wait().unwrap().signal(), Some(15));
 }
+
+/// Encrypted, an object tells no WAL, is archived again as the same, and is delivered to the holder of the key alone: without it
+/// the file is neither delivered nor absent.
+#[test]
+fn encrypted_objects_through_both_commands() {
+    use age::secrecy::ExposeSecret;
+    let key = age::x25519::Identity::generate();
+    let other = age::x25519::Identity::generate();
+    let secret = |key: &age::x25519::Identity| key.to_string().expose_secret().to_owned();
+    let s3 = FakeS3::start();
+    let bench = Bench::on(&s3).with("WALHALLA_RECIPIENTS", key.to_public());
+    let path = bench.wal(1);
+    bench.archive(&[&path]).expect_silent_success();
+    bench.archive(&[&path]).expect_silent_success();
+    let object = s3.object(&bench.key(&segment_name(1))).unwrap().body;
+    let identities = walhalla::codec::Identities::default();
+    assert!(walhalla::codec::plain_of(&object, &identities).is_err(), "it is not encrypted");
+    std::fs::remove_file(bench.data().join(path)).unwrap();
+    for (signal, status) in [("recovery.signal", 200), ("standby.signal", 1)] {
+        bench.write(signal, "");
+        for identity in [None, Some(secret(&other))] {
+            let again = Bench::on(&s3).with("WALHALLA_RESTORE_TIMEOUT", "20s");
+            let again = match identity {
+                None => again,
+                Some(secret) => again.with("WALHALLA_IDENTITY", secret),
+            };
+            again.write(signal, "");
+            let answer = again.fetch(&segment_name(1));
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert!(again.pg_wal().is_empty() && !answer.stderr.contains("AGE-SECRET-KEY"), "{answer:?}");
+        }
+    }
+    let bench = bench.with("WALHALLA_IDENTITY", secret(&key));
+    bench.fetch(&segment_name(1)).expect_silent_success();
+    assert!(delivered(&bench) == segment(1));
+}

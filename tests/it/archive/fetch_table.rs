@@ -357,3 +357,37 @@ fn wrong_settings_and_arguments() {
         bench.restore(&["nonsense", "pg_wal/RECOVERYXLOG"]).expect(status, &["wrong arguments", "nonsense"]);
     }
 }
+
+/// An outage that passes and comes back within one promotion: that the storage answered once gives no timeline's number away.
+#[test]
+fn a_promotion_whose_outage_comes_back() {
+    let (s3, bench) = stocked(2);
+    let deny = |on: bool| {
+        s3.personality(|p| p.denied = if on { vec![(Right::Get, String::new())] } else { Vec::new() });
+    };
+    deny(true);
+    let segment = segment_name(4);
+    let wait = |step: u32| format!("touch at{step}; while ! test -e go{step}; do sleep 0.05; done");
+    let script = format!(
+        "walhalla-restore {segment} pg_wal/RECOVERYXLOG; echo first $? >&2
+         {}
+         walhalla-restore {segment} pg_wal/RECOVERYXLOG; echo second $? >&2
+         rm promote; {}
+         walhalla-restore 00000002.history pg_wal/RECOVERYHISTORY; echo third $? >&2",
+        wait(1),
+        wait(2)
+    );
+    let answer = std::thread::scope(|scope| {
+        let shell = scope.spawn(|| bench.shell(&script));
+        for (step, denied) in [(1, false), (2, true)] {
+            let place = bench.data().join(format!("at{step}"));
+            crate::support::wait_until("the script comes there", Duration::from_secs(60), || place.exists());
+            deny(denied);
+            std::fs::write(bench.data().join(format!("go{step}")), "").unwrap();
+        }
+        shell.join().unwrap()
+    });
+    for said in ["first 1\n", "second 1\n", "third 201\n"] {
+        assert!(answer.stderr.contains(said), "{said:?} is not in {answer:?}");
+    }
+}

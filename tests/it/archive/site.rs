@@ -39,6 +39,18 @@ impl Site {
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     }
 
+    /// What the commands of the server of this name are told, for a program that calls them without the server.
+    pub(super) fn environment(&self, name: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("WALHALLA_CONFIG", "/dev/null".to_owned()),
+            ("WALHALLA_SPOOL", self.home.path().join(name).display().to_string()),
+            ("WALHALLA_STORAGE", format!("s3://{BUCKET}/cluster")),
+            ("WALHALLA_S3_ENDPOINT", self.s3.endpoint()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ]
+    }
+
     /// [`Self::server_at`] the store itself.
     pub(super) fn server(&self, name: &str) -> Builder {
         self.server_at(name, &self.s3.endpoint())

@@ -11,6 +11,7 @@ pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod strace;
 pub(crate) mod synthetic;
+pub(crate) mod unreachable;
 pub(crate) mod user;
 
 use std::collections::BTreeSet;

@@ -42,6 +42,10 @@ pub(crate) struct Plan {
     armed_by: Option<Vec<u8>>,
     /// Accepted, and never answered.
     silent: bool,
+    /// Accepted, and closed once something was said.
+    hang_up: bool,
+    /// Every request is answered with this, and none passes.
+    page: Option<&'static str>,
 }
 
 impl Plan {
@@ -69,6 +73,18 @@ impl Plan {
     /// Accepted, and never answered.
     pub(crate) fn silence() -> Self {
         Plan { silent: true, ..Self::default() }
+    }
+
+    /// Accepted, and closed once the client has said something.
+    pub(crate) fn hang_up() -> Self {
+        Plan { hang_up: true, ..Self::default() }
+    }
+
+    /// A captive portal: whatever is asked for, a web page is the answer.
+    pub(crate) fn portal() -> Self {
+        let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 43\r\nConnection: close\r\n\r\n\
+                    <html><body>Our terms, please</body></html>";
+        Plan { page: Some(page), ..Self::default() }
     }
 
     /// Strikes only once the client has sent this text (of a connection without TLS), and counts bytes from the read that ended it.
@@ -208,6 +224,9 @@ async fn connection(client: TcpStream, target: u16, plan: Plan, paused: watch::R
         std::future::pending::<()>().await;
         return;
     }
+    if plan.hang_up || plan.page.is_some() {
+        return refuse(client, plan.page).await;
+    }
     // Where the server is not there the client sees a connection that closes at once.
     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     client.set_nodelay(true).ok();
@@ -243,6 +262,18 @@ async fn connection(client: TcpStream, target: u16, plan: Plan, paused: watch::R
         }
         None => {}
     }
+}
+
+/// Answers for the server, or closes without an answer.
+async fn refuse(mut client: TcpStream, page: Option<&str>) {
+    let mut buffer = vec![0; 65536];
+    client.read(&mut buffer).await.ok();
+    if let Some(page) = page {
+        client.write_all(page.as_bytes()).await.ok();
+    }
+    client.shutdown().await.ok();
+    let drain = async { while client.read(&mut buffer).await.is_ok_and(|n| n > 0) {} };
+    tokio::time::timeout(Duration::from_secs(5), drain).await.ok();
 }
 
 fn broken(end: End) -> Option<Break> {

@@ -123,6 +123,11 @@ fn refusal(personality: &super::Personality, parts: &hyper::http::request::Parts
     if personality.clock.unsigned_abs() > 15 * 60 {
         return Some(Answer::error(403, "RequestTimeTooSkewed"));
     }
+    if let Some(token) = &personality.token
+        && parts.headers.get("x-amz-security-token").is_none_or(|given| given != token)
+    {
+        return Some(Answer::error(400, "ExpiredToken"));
+    }
     let right = personality.region.as_ref()?;
     let authorization = parts.headers.get("authorization")?.to_str().ok()?;
     let scope = authorization.split("Credential=").nth(1)?.split('/').nth(2)?;

@@ -9,9 +9,12 @@
 //! assert_eq!(s3.requests_of("PUT").len(), 1);
 //! ```
 
+mod authority;
 mod front;
 mod personality;
 mod store;
+
+pub(crate) use authority::Certificate;
 
 pub(crate) use personality::{Answer, Check, Condition, Fault, Moment, Order, Personality, Right};
 pub(crate) use store::Stored;
@@ -23,7 +26,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -130,11 +133,20 @@ impl FakeS3 {
 
     /// Starts one over https, with a certificate of [`FakeS3::ca_file`]'s authority.
     pub(crate) fn start_https() -> Self {
-        Self::with(Personality::honest(), true)
+        Self::start_https_as(Certificate::Good)
+    }
+
+    /// Starts one over https whose certificate is good or bad in this way.
+    pub(crate) fn start_https_as(certificate: Certificate) -> Self {
+        Self::start_with(Personality::honest(), Some(certificate))
     }
 
     /// Starts one of this personality.
     pub(crate) fn with(personality: Personality, https: bool) -> Self {
+        Self::start_with(personality, https.then_some(Certificate::Good))
+    }
+
+    fn start_with(personality: Personality, certificate: Option<Certificate>) -> Self {
         let state = Arc::new(Mutex::new(State {
             personality,
             objects: BTreeMap::new(),
@@ -149,9 +161,9 @@ impl FakeS3 {
         }));
         let mut service = S3ServiceBuilder::new(store::Store { state: state.clone() });
         service.set_auth(OneKey);
-        let tls = https.then(|| authority().acceptor.clone());
+        let tls = certificate.map(authority::acceptor);
         let directory = super::temporary();
-        std::fs::write(directory.path().join("ca.pem"), &authority().ca).unwrap();
+        std::fs::write(directory.path().join("ca.pem"), authority::pem()).unwrap();
         let port = super::free_port();
         let mut server = FakeS3 { state, service: service.build(), tls, port, runtime: None, directory };
         server.up();
@@ -211,6 +223,30 @@ impl FakeS3 {
     /// Calls this when a request has arrived, before anything is done with it: the place for a rival's move.
     pub(crate) fn before(&self, hook: impl Fn(&Request) + Send + Sync + 'static) {
         self.state.lock().unwrap().hook = Some(Arc::new(hook));
+    }
+
+    /// From the next listing below `prefix` on this object is there: it comes while somebody looks for it.
+    pub(crate) fn arrives_once_listed(&self, prefix: &str, key: &str, body: impl Into<Bytes>) {
+        let (state, prefix, key, body) = (Arc::downgrade(&self.state), prefix.to_owned(), key.to_owned(), body.into());
+        self.before(move |request| {
+            if request.key.is_empty()
+                && request.prefix.starts_with(&prefix)
+                && let Some(state) = state.upgrade()
+            {
+                state.lock().unwrap().insert(&key, body.clone());
+            }
+        });
+    }
+
+    /// As it was when it started: empty, honest, without faults, hooks and memory.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.personality = Personality::honest();
+        state.objects.clear();
+        state.deleted.clear();
+        state.faults.clear();
+        state.hook = None;
+        state.requests.clear();
     }
 
     /// The requests so far, in the order of their arrival.
@@ -301,35 +337,4 @@ impl S3Auth for OneKey {
         }
         Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
     }
-}
-
-/// A private certificate authority, made once a run.
-struct Authority {
-    acceptor: TlsAcceptor,
-    ca: String,
-}
-
-fn authority() -> &'static Authority {
-    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
-    AUTHORITY.get_or_init(|| {
-        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "walhalla tests");
-        let ca_key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&ca_key).unwrap();
-        let issuer = Issuer::new(params, ca_key);
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
-            .unwrap();
-        Authority { acceptor: TlsAcceptor::from(Arc::new(config)), ca: ca.pem() }
-    })
 }

@@ -74,6 +74,8 @@ pub(crate) struct Personality {
     pub(crate) versioned: bool,
     /// The region that requests must be signed for; any where unset.
     pub(crate) region: Option<String>,
+    /// The session token that requests must carry; another one has run out.
+    pub(crate) token: Option<String>,
     /// Whether the bucket does not exist.
     pub(crate) no_such_bucket: bool,
     /// What the credentials may not do, below which prefix. Without the right to list, a missing key answers 403.
@@ -100,6 +102,7 @@ impl Personality {
             commits_empty: false,
             versioned: false,
             region: None,
+            token: None,
             no_such_bucket: false,
             denied: Vec::new(),
             clock: 0,
