@@ -175,7 +175,7 @@ impl Call<'_> {
         let deposited = cluster.deposit_wal(&name, &object).await?.deposited;
         drop(object);
         let ahead = match ahead {
-            Some(ahead) => ahead.end().await,
+            Some(ahead) => ahead.end(&deposited).await,
             None => None,
         };
         let remarks = [remark("cluster.json", identified), remark(&name.to_string(), deposited), cluster.take_remark()];

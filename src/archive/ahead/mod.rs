@@ -10,6 +10,11 @@
 //!
 //! What goes ahead can never harm: it is stored by the same function as every file, create-only, after the same checks; it may be
 //! given up at any moment; its failure is nobody's but its own, in its own turn.
+//!
+//! And it goes only where this server is the one that writes this timeline. Two servers promoted at one place, or a data directory
+//! put back behind its archive, differ from what is stored from some segment on: that one is refused, and so nothing behind it ever
+//! comes. Would it have gone ahead, it would lie under a name that the right server needs. So files are made ready beside the
+//! call's own segment, and sent once that was stored anew: whoever stores a segment first has the timeline.
 
 mod answer;
 mod backlog;
@@ -57,32 +62,48 @@ pub(super) struct Task {
     pub(super) patience: Patience,
 }
 
+/// How far the call's own segment has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    UnderWay,
+    /// Its processor is free.
+    Encoded,
+    /// Stored by this call: nobody else had it.
+    Stored,
+}
+
 /// Files under way ahead of their turn. Dropped, they are given up.
 #[derive(Debug)]
 pub(super) struct Ahead {
     work: JoinHandle<Option<String>>,
-    encoded: watch::Sender<bool>,
+    own: watch::Sender<Own>,
 }
 
 /// Begins to work ahead, where that makes sense, and returns at once. The cluster's identity must have been looked after.
 pub(super) fn begin(task: Task) -> Option<Ahead> {
-    // Nothing goes beside a history: what is behind it may not be stored before it.
-    let alone = matches!(task.own, WalFileName::History(_)) || task.settings.concurrency < 2;
+    // Nothing goes beside a history: what is behind it may not be stored before it. Nor does it say who has the timeline, as little
+    // as what may lie beside another's of its name.
+    let alone = task.own.segment().is_none() || task.settings.concurrency < 2;
     if alone || task.directory.server_is_stopping().is_some() || task.markers.was_slow(SystemTime::now()) {
         return None;
     }
-    let (encoded, watch) = watch::channel(false);
-    Some(Ahead { work: tokio::spawn(work(task, watch)), encoded })
+    let (own, watch) = watch::channel(Own::UnderWay);
+    Some(Ahead { work: tokio::spawn(work(task, watch)), own })
 }
 
 impl Ahead {
     /// The call's own file is compressed: its processor is free.
     pub(super) fn own_is_encoded(&self) {
-        self.encoded.send_replace(true);
+        self.own.send_replace(Own::Encoded);
     }
 
-    /// Waits until what is under way has ended, or was given up. What the operator should know, if anything.
-    pub(super) async fn end(mut self) -> Option<String> {
+    /// The call's own segment was stored so. Where it is new, waits until what is under way has ended, or was given up; else gives
+    /// it up. What the operator should know, if anything.
+    pub(super) async fn end(mut self, own: &Deposited) -> Option<String> {
+        if *own != Deposited::New {
+            return None;
+        }
+        self.own.send_replace(Own::Stored);
         (&mut self.work).await.ok().flatten()
     }
 }
@@ -100,9 +121,10 @@ struct Shared {
     budget: Budget,
     /// No further file is begun.
     enough: AtomicBool,
+    own: watch::Receiver<Own>,
 }
 
-async fn work(task: Task, mut encoded: watch::Receiver<bool>) -> Option<String> {
+async fn work(task: Task, mut own: watch::Receiver<Own>) -> Option<String> {
     let reads_back = budget::reads_back(&task.cluster).await.ok()?;
     let (requests, size, level) =
         (task.settings.concurrency - 1, task.identity.wal_segment_size, task.settings.compression_level);
@@ -114,7 +136,7 @@ async fn work(task: Task, mut encoded: watch::Receiver<bool>) -> Option<String> 
     .await
     .ok()?;
     let mut uploads = JoinSet::new();
-    let shared = Arc::new(Shared { task, budget, enough: AtomicBool::new(false) });
+    let shared = Arc::new(Shared { task, budget, enough: AtomicBool::new(false), own: own.clone() });
     for name in files.unwrap_or_default() {
         uploads.spawn(upload(Arc::clone(&shared), name));
     }
@@ -128,7 +150,7 @@ async fn work(task: Task, mut encoded: watch::Receiver<bool>) -> Option<String> 
                 Some(Ok(Err(error))) => failures.push(error),
                 Some(Ok(Ok(()))) | Some(Err(_)) => {}
             },
-            Ok(()) = encoded.changed(), if !own_is_encoded => {
+            Ok(()) = own.changed(), if !own_is_encoded => {
                 own_is_encoded = true;
                 shared.budget.own_is_encoded();
             }
@@ -149,7 +171,8 @@ fn choose(task: &Task) -> Result<Vec<WalFileName>> {
     let backlog: Backlog = backlog::read(task.directory.path(), &task.own, &marked, limit)?;
     let unused: HashSet<_> = marked.iter().filter(|name| **name != task.own).copied().collect();
     task.markers.tidy(&unused, &backlog.waiting, SystemTime::now());
-    let files = backlog::allowed(task.directory.path(), &backlog);
+    let mut files = backlog::allowed(task.directory.path(), &backlog);
+    files.retain(|name| name.timeline() == task.own.timeline());
     Ok(if files.is_empty() || task.markers.have_room() { files } else { Vec::new() })
 }
 
@@ -167,6 +190,11 @@ impl Shared {
         self.task.directory.server_is_stopping().is_some()
     }
 
+    /// Waits until the call's own segment was stored. `false`: it was not.
+    async fn own_is_stored(&self) -> bool {
+        self.own.clone().wait_for(|own| *own == Own::Stored).await.is_ok()
+    }
+
     fn goes_on(&self) -> bool {
         let in_time = Instant::now() < self.task.patience.begin;
         in_time && !self.enough.load(Ordering::Relaxed)
@@ -176,7 +204,7 @@ impl Shared {
 /// Stores one file and leaves its marker. An error is one that somebody should hear of before the file's own turn.
 async fn upload(shared: Arc<Shared>, name: WalFileName) -> Result<()> {
     let mut share = shared.budget.share().await?;
-    let done = if shared.goes_on() { store(&shared.task, &mut share, name).await } else { Ok(()) };
+    let done = if shared.goes_on() { store(&shared, &mut share, name).await } else { Ok(()) };
     if done.is_err() {
         shared.enough.store(true, Ordering::Relaxed);
     }
@@ -192,13 +220,17 @@ fn is_of_the_file(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Duplicate | ErrorKind::Corrupt | ErrorKind::Mismatch)
 }
 
-async fn store(task: &Task, share: &mut Share, name: WalFileName) -> Result<()> {
+async fn store(shared: &Shared, share: &mut Share, name: WalFileName) -> Result<()> {
+    let task = &shared.task;
     let path = task.directory.wal(&name);
     // Gone, too short, another's: whatever it is, its own turn says so.
     let Ok(source) = Source::open(&path, &task.identity) else { return Ok(()) };
     // Several files keep the processors busy by themselves.
     let object = encode(source, &task.settings, 1).await?;
     share.settle_for(&object);
+    if !shared.own_is_stored().await {
+        return Ok(());
+    }
     let Stored { deposited, receipt } = task.cluster.deposit_wal(&name, &object).await?;
     if matches!(deposited, Deposited::New | Deposited::Already) {
         // What was replaced, or lies beside another, is worth a word: in its own turn, which finds it without a marker.

@@ -98,7 +98,8 @@ impl Call {
                 return found;
             }
             self.look();
-            if begun.elapsed() > limit || !self.is_to_work_ahead() || self.directory.server_is_stopping() {
+            if begun.elapsed() > limit || !self.is_to_work_ahead() || self.directory.server_is_stopping().is_some()
+            {
                 return 0;
             }
         }

@@ -129,6 +129,30 @@ fn one_call_stores_what_waits_and_the_next_ask_nothing() {
     }
 }
 
+/// Two servers promoted at one place, or a data directory put back: the first segment that differs is refused, and what is behind
+/// it must not take the names that the right server needs.
+#[test]
+fn nothing_goes_ahead_of_a_segment_that_is_not_this_servers() {
+    let s3 = FakeS3::start();
+    let right = Bench::on(&s3).with("WALHALLA_CONCURRENCY", 1);
+    for number in 1..=2 {
+        right.archive(&[&right.wal(number)]).expect_silent_success();
+    }
+    let wrong = Bench::on(&s3);
+    backlog(&wrong, 1..=8);
+    for number in 2..=8 {
+        let mut bytes = segment(number);
+        *bytes.last_mut().unwrap() ^= 1;
+        wrong.write(&path(number), bytes);
+    }
+    // The first is the same in both, the second is not.
+    turn(&wrong, 1);
+    assert_eq!(stored(&s3), names(1..=2));
+    wrong.archive(&[&path(2)]).expect(65, &["is taken by other content"]);
+    assert_eq!(stored(&s3), names(1..=2));
+    right.archive(&[&right.wal(3)]).expect_silent_success();
+}
+
 #[test]
 fn the_oldest_first_and_no_more_than_was_set() {
     for (concurrency, last) in [(1, 1), (2, 2), (4, 4), (128, 12)] {
