@@ -6,7 +6,11 @@ use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reads, hashes and compresses the file in one pass, on this many threads. It begins with the call, not with the first poll.
-pub(super) fn encode(source: Source, settings: &Settings, threads: u32) -> impl Future<Output = Result<Encoded>> + use<> {
+pub(super) fn encode(
+    source: Source,
+    settings: &Settings,
+    threads: u32,
+) -> impl Future<Output = Result<Encoded>> + use<> {
     let (length, subject) = (source.length, source.subject);
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
     let work = tokio::task::spawn_blocking(move || {

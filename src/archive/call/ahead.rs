@@ -98,8 +98,7 @@ impl Call {
                 return found;
             }
             self.look();
-            if begun.elapsed() > limit || !self.is_to_work_ahead() || self.directory.server_is_stopping().is_some()
-            {
+            if begun.elapsed() > limit || !self.is_to_work_ahead() || self.directory.server_is_stopping().is_some() {
                 return 0;
             }
         }

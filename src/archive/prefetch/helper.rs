@@ -17,12 +17,14 @@ use crate::pg::{SegmentName, SegmentSize, TimelineHistory, TimelineId};
 use crate::repo::Repository;
 use crate::spool::Spool;
 use crate::storage::{self, Bounds, Limits};
+use nix::fcntl::OFlag;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
+use std::ffi::{CString, OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -84,17 +86,38 @@ impl Server {
     }
 }
 
-/// Starts a helper. `/proc/self/exe` is this very program, whatever PATH says and whatever has become of its file.
-// Nobody waits for it: this call ends at once, and the helper is then the child of whoever adopts orphans.
-#[allow(clippy::zombie_processes)]
+/// Starts a helper, if that can be: without one every call fetches its own file. `/proc/self/exe` is this very program, whatever
+/// PATH says and whatever has become of its file.
+///
+/// Nobody waits for it: this call ends at once, and the helper is then the child of whoever adopts orphans. It begins with its
+/// signals blocked, which the standard library's `Command` cannot do: one that came before it has let go of its caller would end
+/// it by a signal.
 pub(super) fn start(server: &Server, config: Option<&Path>) {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0(super::super::fetch::PROGRAM).arg(HELPER).args(server.words());
-    if let Some(config) = config.and_then(|config| std::path::absolute(config).ok()) {
-        command.arg(config);
+    let mut words = vec![OsString::from(super::super::fetch::PROGRAM), HELPER.into()];
+    words.extend(server.words());
+    words.extend(config.and_then(|config| std::path::absolute(config).ok()).map(OsString::from));
+    let environment = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    spawn(&texts(words), &texts(environment)).map(drop).unwrap_or(());
+}
+
+fn spawn(words: &[CString], environment: &[CString]) -> nix::Result<Pid> {
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attributes.set_sigmask(&signals())?;
+    let mut files = PosixSpawnFileActions::init()?;
+    for number in 0..=2 {
+        files.add_open(number, "/dev/null", OFlag::O_RDWR, Mode::empty())?;
     }
-    // Without a helper every call fetches its own file.
-    drop(command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+    posix_spawn("/proc/self/exe", &files, &attributes, words, environment)
+}
+
+/// What holds a zero byte cannot have come from a command line or an environment.
+fn texts(words: impl IntoIterator<Item = OsString>) -> Vec<CString> {
+    words.into_iter().filter_map(|word| CString::new(word.into_encoded_bytes()).ok()).collect()
 }
 
 /// The whole helper, from the words behind [`HELPER`] to its exit status.
@@ -113,9 +136,10 @@ pub(in crate::archive) fn run(words: &[OsString]) -> u8 {
     exit::SUCCESS
 }
 
-/// Lets go of the caller: its session, its signals, its files. What fails here fails without harm.
+/// Lets go of the caller: its session, its directory, its files. What fails here fails without harm.
 fn detach() {
     signals().thread_block().unwrap_or(());
+    std::env::set_current_dir("/").unwrap_or(());
     rustix::process::setsid().map(drop).unwrap_or(());
     let listed = std::fs::read_dir("/proc/self/fd").map(|entries| {
         let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

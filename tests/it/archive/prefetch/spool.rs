@@ -2,7 +2,8 @@
 
 use super::startup::{Startup, WAYS, ahead, content, folders, helpers, kill, named, stocked, wait_gone};
 use crate::archive::bench::SEGMENT;
-use crate::support::{skipped, user};
+use crate::archive::site::LONG;
+use crate::support::{skipped, user, wait_until};
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::Command;
@@ -46,7 +47,7 @@ fn each_recovery_has_its_own() {
         second.expect(&named(1, 2), &content(1, 2, SEGMENT));
         assert_eq!(super::startup::times_asked(&s3, &named(1, 2)), 1);
         second.wait_ahead(&named(1, 3));
-        assert_eq!(folders(&bench).len(), 2, "the first one's is swept");
+        wait_until("the first one's is swept", LONG, || folders(&bench).len() == 2);
         drop(other_s3);
         theirs.expect(&named(1, 2), &content(1, 2, SEGMENT));
     }
