@@ -12,6 +12,8 @@ pub(super) fn encode(
     threads: u32,
 ) -> impl Future<Output = Result<Encoded>> + use<> {
     let (length, subject) = (source.length, source.subject);
+    // Where there is hardly anything to compress, a second thread costs more than it brings.
+    let threads = if source.ends_in_zeros() { 1 } else { threads };
     let encoding = Encoding { level: settings.compression_level, recipients: settings.recipients.clone() };
     let work = tokio::task::spawn_blocking(move || {
         codec::encode_beside(&mut source.into_reader(), length, subject, &encoding, threads)

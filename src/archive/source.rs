@@ -9,6 +9,7 @@ use crate::pg::{SegmentName, WalFileName};
 use crate::repo::ClusterIdentity;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A history or backup history file is a few kilobytes; what is longer than this is none.
@@ -67,6 +68,13 @@ impl Source {
                 Ok(Self { name, subject, length, odd, head, file })
             }
         }
+    }
+
+    /// Whether its last page is zero: a segment that `pg_switch_wal` cut short, which takes no time to compress.
+    pub fn ends_in_zeros(&self) -> bool {
+        let mut page = [0; HEAD];
+        let at = self.length.checked_sub(HEAD as u64);
+        at.is_some_and(|at| self.file.read_exact_at(&mut page, at).is_ok()) && page.iter().all(|byte| *byte == 0)
     }
 
     /// Its bytes from the first on, each read from the disk once.
