@@ -53,8 +53,9 @@ impl Keep {
 }
 
 fn count(value: &DeValue<'_>, least: u32) -> Value<u32> {
-    let number = value.as_integer().and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok());
+    let number = value.as_integer().filter(|number| number.radix() == 10);
     number
+        .and_then(|number| number.as_str().parse::<u32>().ok())
         .filter(|number| (least..=10_000).contains(number))
         .ok_or_else(|| format!("it must be a whole number from {least} to 10000"))
 }
