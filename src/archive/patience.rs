@@ -19,6 +19,8 @@ const STOPPING: Duration = Duration::from_secs(10);
 const STOPPING_ALL: Duration = Duration::from_secs(18);
 /// What one call may take that begins when nothing is left of that.
 const STOPPING_LEAST: Duration = Duration::from_secs(1);
+/// A stop that has lasted this long waits for something else than its archiver.
+const STOPPING_LONG: Duration = Duration::from_secs(60);
 const STOPPING_STALL: Duration = Duration::from_secs(2);
 /// A standby has another source: it must get its answer, and may stream.
 const STANDBY: Duration = Duration::from_secs(30);
@@ -49,9 +51,11 @@ pub fn archive(begun: Instant, bytes: u64, timeout: Option<Duration>) -> Bounds 
 }
 
 /// Tightens the bounds of a call that sees its server stopping, for so long `already`: one attempt, two seconds without progress,
-/// ten in all; less where earlier calls have used up the time.
+/// ten in all; less where earlier calls of a stop that should soon be over have used up the time.
 pub fn while_stopping(bounds: &mut Bounds, now: Instant, already: Duration) {
-    let end = now + STOPPING_ALL.saturating_sub(already).clamp(STOPPING_LEAST, STOPPING);
+    // A smart stop waits for its clients, be it for hours, and a last checkpoint may take its time: no budget of 18 s is for those.
+    let all = if already < STOPPING_LONG { STOPPING_ALL.saturating_sub(already) } else { STOPPING };
+    let end = now + all.clamp(STOPPING_LEAST, STOPPING);
     bounds.deadline = Some(bounds.deadline.map_or(end, |deadline| deadline.min(end)));
     bounds.stall = bounds.stall.min(STOPPING_STALL);
     bounds.idle = Some(bounds.stall);
@@ -60,31 +64,30 @@ pub fn while_stopping(bounds: &mut Bounds, now: Instant, already: Duration) {
     bounds.attempts = 1;
 }
 
-/// How long after a call began it may begin further files, and how long it may wait for them, each at most a quarter of what the
-/// call may take: its own file must not suffer from sharing the line.
+/// How long after its own file was stored a call may begin further ones, and how long it may wait for them, each at most a quarter
+/// of what the call may take: one that waits for them too long keeps Postgres from the next.
 const AHEAD_BEGIN: Duration = Duration::from_secs(2);
 const AHEAD_END: Duration = Duration::from_secs(6);
 
-/// How long a call works ahead.
+/// How long a call works ahead, from the moment at which its own file is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ahead {
-    /// From here on it begins no further file.
-    pub begin: Instant,
-    /// From here on it waits for none.
-    pub end: Instant,
+    begin: Duration,
+    end: Duration,
+    deadline: Option<Instant>,
 }
 
 impl Ahead {
     /// Of a call with these bounds.
     pub fn of(bounds: &Bounds, now: Instant) -> Self {
         let whole = bounds.deadline.map_or(AHEAD_END * 4, |deadline| deadline.saturating_duration_since(now));
-        Self { begin: now + AHEAD_BEGIN.min(whole / 4), end: now + AHEAD_END.min(whole / 4) }
+        Self { begin: AHEAD_BEGIN.min(whole / 4), end: AHEAD_END.min(whole / 4), deadline: bounds.deadline }
     }
 
-    /// When to look again, within `glance`.
-    pub fn next(&self, now: Instant, glance: Duration) -> Instant {
-        let next = now + glance;
-        if now < self.end { next.min(self.end) } else { next }
+    /// From when on it begins no further file, and from when on it waits for none, if its own was stored at this moment.
+    pub fn from(&self, stored: Instant) -> (Instant, Instant) {
+        let capped = |end: Instant| self.deadline.map_or(end, |deadline| end.min(deadline));
+        (capped(stored + self.begin), capped(stored + self.end))
     }
 }
 
@@ -184,7 +187,7 @@ mod tests {
         while_stopping(&mut short, begun, S);
         assert_eq!((short.deadline, short.stall), (Some(begun + S), S));
         // Peers that take it by the drop: all calls of one stop share its time.
-        for (already, left) in [(0, 10), (8, 10), (11, 7), (17, 1), (18, 1), (3600, 1)] {
+        for (already, left) in [(0, 10), (8, 10), (11, 7), (17, 1), (18, 1), (59, 1), (60, 10), (3600, 10)] {
             let mut bounds = archive(begun, 16 << 20, None);
             while_stopping(&mut bounds, begun, S * already);
             assert_eq!(bounds.deadline, Some(begun + S * left), "{already}");
@@ -195,11 +198,10 @@ mod tests {
     async fn working_ahead_takes_no_more_than_a_quarter_of_a_call() {
         let now = Instant::now();
         let of = |timeout| Ahead::of(&archive(now, 16 << 20, timeout), now);
-        assert_eq!(of(None), Ahead { begin: now + S * 2, end: now + S * 6 });
-        assert_eq!(of(Some(S * 2)), Ahead { begin: now + S / 2, end: now + S / 2 });
-        let ahead = of(None);
-        assert_eq!(ahead.next(now, S), now + S);
-        assert_eq!(ahead.next(now + S * 11 / 2, S), now + S * 6);
+        assert_eq!(of(None).from(now), (now + S * 2, now + S * 6));
+        assert_eq!(of(None).from(now + S * 20), (now + S * 22, now + S * 26));
+        assert_eq!(of(None).from(now + S * 45), (now + S * 46, now + S * 46), "the call's own deadline");
+        assert_eq!(of(Some(S * 2)).from(now), (now + S / 2, now + S / 2));
     }
 
     #[test]

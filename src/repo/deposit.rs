@@ -33,13 +33,7 @@ impl Cluster {
     /// [`Self::deposit`] of a WAL file under its name, a second `.partial` or `.backup` beside the first: for these two kinds
     /// never `Duplicate`, so that two promotions never wedge an archiver.
     pub async fn deposit_wal(&self, name: &WalFileName, object: &Encoded) -> Result<Stored> {
-        let subject = object.header.subject;
-        if subject.kind != Kind::Wal || subject.timeline != name.timeline().get() {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!("{name} and its object disagree: {:?} of timeline {}", subject.kind, subject.timeline),
-            ));
-        }
+        refuse_confusion(name, object)?;
         let first = self.lay_down(&self.layout.wal(name), object).await;
         let may_lie_beside = matches!(name, WalFileName::Partial(_) | WalFileName::BackupHistory { .. });
         match first {
@@ -57,6 +51,32 @@ impl Cluster {
                 }
             }
             answer => answer,
+        }
+    }
+
+    /// [`Self::deposit_wal`] before the file's turn, where nobody else should be. `None`: something lies under its name, or somebody
+    /// has a claim on it. What it is, is not asked: that is the business of the file's own turn.
+    pub async fn deposit_wal_ahead(&self, name: &WalFileName, object: &Encoded) -> Result<Option<Stored>> {
+        refuse_confusion(name, object)?;
+        let key = self.layout.wal(name);
+        let offer = Offer::object(self.place(&key), key, object);
+        let capabilities = self.capabilities().await?;
+        let stored = if capabilities.create_only {
+            match self.storage.put(&offer.key, offer.body.clone(), &PutMode::CreateOnly, Integrity::Sound).await {
+                Ok(etag) if capabilities.verifies_integrity => {
+                    return Ok(Some(Stored::new(Deposited::New, offer.body.len(), etag)));
+                }
+                Ok(_) => self.settle(&offer, Deposited::New).await,
+                Err(error) if error.kind == StorageErrorKind::Precondition => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            self.create_by_claim(&offer).await
+        };
+        match stored {
+            // Read back, it was another's.
+            Err(error) if error.kind() == ErrorKind::Duplicate => Ok(None),
+            stored => stored,
         }
     }
 
@@ -125,6 +145,18 @@ impl Cluster {
     }
 }
 
+/// A WAL file's object must be of its kind and timeline.
+fn refuse_confusion(name: &WalFileName, object: &Encoded) -> Result<()> {
+    let subject = object.header.subject;
+    if subject.kind == Kind::Wal && subject.timeline == name.timeline().get() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Mismatch,
+        format!("{name} and its object disagree: {:?} of timeline {}", subject.kind, subject.timeline),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{
@@ -169,6 +201,37 @@ mod tests {
         assert_eq!(shelf.body(KEY).unwrap(), ours.bytes);
         assert_eq!(deposit(&cluster, &ours).await.unwrap(), Deposited::Already);
         assert_eq!(shelf.requests(), [format!("PUT create {KEY}"), format!("GET {KEY}")]);
+    }
+
+    /// Before its turn, a file that is not the first under its name is not looked at, and nothing is written.
+    #[tokio::test]
+    async fn ahead_of_its_turn_whatever_is_met_is_left_alone() {
+        let name = WalFileName::Segment(segment(1));
+        let ours = object(1, b"plain");
+        for there in [ours.bytes.clone(), object(1, b"theirs").bytes, Bytes::new()] {
+            let (shelf, cluster) = shelf(Personality::HONEST);
+            shelf.place(KEY, there.clone());
+            assert!(cluster.deposit_wal_ahead(&name, &ours).await.unwrap().is_none());
+            assert_eq!(shelf.requests(), [format!("PUT create {KEY}")]);
+
+            let (shelf, cluster) = super::tests::shelf(Personality::IGNORING);
+            shelf.place(KEY, there.clone());
+            assert!(cluster.deposit_wal_ahead(&name, &ours).await.unwrap().is_none());
+            assert_eq!(shelf.history(KEY), [there]);
+        }
+        for personality in [Personality::HONEST, known(|known| known.verifies_integrity = false), Personality::IGNORING]
+        {
+            let (shelf, cluster) = shelf(personality);
+            let stored = cluster.deposit_wal_ahead(&name, &ours).await.unwrap().unwrap();
+            assert_eq!((stored.deposited, shelf.body(KEY).unwrap()), (Deposited::New, ours.bytes.clone()));
+        }
+        // A rival's claim is enough, be it smaller or larger.
+        for rival in ["0".repeat(64), "f".repeat(64)] {
+            let (shelf, cluster) = shelf(Personality::IGNORING);
+            shelf.place(&format!("7/claim/00000001/000000010000000000000001/{rival}"), "");
+            assert!(cluster.deposit_wal_ahead(&name, &ours).await.unwrap().is_none());
+            assert_eq!(shelf.body(KEY), None);
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! handle: whoever watches the server tightens it, and the requests under way notice at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -45,12 +45,19 @@ pub struct Limits {
     begun: Instant,
     /// Milliseconds from `begun` to the last movement that any request saw.
     moved: Arc<AtomicU64>,
+    /// Whether the next operation goes on with the time without progress of the one before it.
+    goes_on: Arc<AtomicBool>,
 }
 
 impl Limits {
     /// Starts with these bounds.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds: Arc::new(watch::Sender::new(bounds)), begun: Instant::now(), moved: Arc::default() }
+        Self {
+            bounds: Arc::new(watch::Sender::new(bounds)),
+            begun: Instant::now(),
+            moved: Arc::default(),
+            goes_on: Arc::default(),
+        }
     }
 
     /// The bounds now.
@@ -76,6 +83,18 @@ impl Limits {
     pub(super) fn moved(&self, at: Instant) {
         let millis = u64::try_from(at.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX);
         self.moved.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    /// The next operation follows one that failed, for the same end: it does not have the whole time without progress once more.
+    pub fn go_on(&self) {
+        self.goes_on.store(true, Ordering::Relaxed);
+    }
+
+    /// An operation begins.
+    pub(super) fn begin(&self, at: Instant) {
+        if !self.goes_on.swap(false, Ordering::Relaxed) {
+            self.moved(at);
+        }
     }
 
     /// When everything has gone without progress for too long, if nothing moves until then.

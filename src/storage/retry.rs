@@ -39,7 +39,7 @@ impl Retrying {
         F: Future<Output = StorageResult<T>>,
     {
         let begun = Instant::now();
-        self.limits.moved(begun);
+        self.limits.begin(begun);
         let mut pauses = pauses();
         let mut tries = 0_u32;
         loop {
@@ -307,6 +307,11 @@ mod tests {
         let took = begun.elapsed().as_secs_f64();
         assert!(took > 17.0 && took <= 20.0, "{took}");
         assert!(scripted.asked.lock().unwrap().len() > 3);
+        // One that only goes on has no time left: it is tried once.
+        let before = scripted.asked.lock().unwrap().len();
+        storage.limits.go_on();
+        storage.get(&key(), None).await.unwrap_err();
+        assert_eq!(scripted.asked.lock().unwrap().len(), before + 1);
         // The next operation has its own time.
         storage.limits.change(|bounds| bounds.deadline = None);
         scripted.troubles.lock().unwrap().truncate(2);

@@ -33,7 +33,11 @@ pub(in crate::archive) async fn word(markers: &Markers, marker: &Marker, file: S
         markers.remove(&name);
         return Ok(Word::None);
     }
-    Ok(if marker.is_fresh(SystemTime::now()) { Word::Fresh } else { Word::Stale })
+    let now = SystemTime::now();
+    if marker.is_from_the_future(now) {
+        markers.remove(&name);
+    }
+    Ok(if marker.is_fresh(now) { Word::Fresh } else { Word::Stale })
 }
 
 fn hash(file: Source) -> Result<ContentHash> {
@@ -52,27 +56,24 @@ fn hash(file: Source) -> Result<ContentHash> {
 }
 
 /// Whether the storage still has what the marker says, by its own word: one look for all markers at once, which confirms or
-/// removes each; where that is not enough for this one, its object is read back. `false`: it is to be stored, which decides.
+/// removes each; where that is not enough for this one, its object is read back. `false`: it is to be stored, which decides; so it
+/// is after an error, which says that the storage did not answer.
 pub(in crate::archive) async fn is_confirmed(
     cluster: &Cluster,
     identity: &ClusterIdentity,
     markers: &Markers,
     marker: &Marker,
     file: &Source,
-) -> bool {
-    // A directory that lost its identity is a volume that is not mounted. Whatever fails here, storing the file will say.
-    if cluster.ensure_identity(identity).await.is_err() {
-        return false;
-    }
+) -> Result<bool> {
+    // A directory that lost its identity is a volume that is not mounted.
+    cluster.ensure_identity(identity).await?;
     match confirm(cluster, markers, marker).await {
-        Ok(Presence::Same) => true,
-        Ok(Presence::Unclear) | Err(_) => {
-            let held = cluster.holds_wal(&marker.name, file.subject, file.length, marker.hash).await;
-            held.unwrap_or(false)
-        }
+        Ok(Presence::Same) => Ok(true),
+        // No right to list, perhaps.
+        Ok(Presence::Unclear) | Err(_) => cluster.holds_wal(&marker.name, file.subject, file.length, marker.hash).await,
         Ok(Presence::Absent) => {
             markers.remove(&marker.name);
-            false
+            Ok(false)
         }
     }
 }
@@ -84,8 +85,9 @@ async fn confirm(cluster: &Cluster, markers: &Markers, marker: &Marker) -> Resul
     all.retain(|other| other.name != marker.name);
     all.insert(0, marker.clone());
     let asked: Vec<_> = all.iter().map(|marker| (marker.name, marker.receipt.clone())).collect();
-    let found = cluster.confirm_wal(&asked).await?;
+    // What the answer says was so when it was asked, at the latest.
     let now = seconds(SystemTime::now());
+    let found = cluster.confirm_wal(&asked).await?;
     for (mut other, presence) in all.into_iter().zip(&found).skip(1) {
         match presence {
             Presence::Same => {

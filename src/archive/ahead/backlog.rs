@@ -28,6 +28,11 @@ pub(super) fn archive_status(data_directory: &Path) -> PathBuf {
     data_directory.join("pg_wal/archive_status")
 }
 
+/// Whether this file still waits.
+pub(super) fn waits(data_directory: &Path, name: &WalFileName) -> bool {
+    archive_status(data_directory).join(format!("{name}.ready")).exists()
+}
+
 /// Reads the backlog: the first `limit` files but for `own` and those that have a marker (`marked`), which are looked for too.
 pub(super) fn read(
     data_directory: &Path,

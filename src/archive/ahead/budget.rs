@@ -81,10 +81,12 @@ impl Share {
     }
 }
 
-/// Whether each object is read back after it was stored.
-pub(super) async fn reads_back(cluster: &Cluster) -> Result<bool> {
+/// Whether each object is read back after it was stored. `None`: nothing should go ahead there. A put that is given up may leave
+/// part of an object on a bad store; where it can neither be replaced nor passed over, its file would be stuck.
+pub(super) async fn reads_back(cluster: &Cluster) -> Result<Option<bool>> {
     let known = cluster.capabilities().await?;
-    Ok(!(known.create_only && known.verifies_integrity))
+    let can_mend = !known.create_only || known.if_match;
+    Ok(can_mend.then_some(!(known.create_only && known.verifies_integrity)))
 }
 
 /// What zstd takes for itself at this level (measured; a test holds it).

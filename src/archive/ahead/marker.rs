@@ -80,6 +80,11 @@ impl Marker {
         self.age(now).is_some_and(|age| age >= WEEK)
     }
 
+    /// Whether the clock was set back since. Once it has come there again, such a marker would be believed.
+    pub(super) fn is_from_the_future(&self, now: SystemTime) -> bool {
+        self.age(now).is_none()
+    }
+
     fn age(&self, now: SystemTime) -> Option<Duration> {
         seconds(now).checked_sub(self.confirmed).map(Duration::from_secs)
     }

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const FOLDER: &str = "ahead-";
-/// The note of a line too slow to share.
-const SLOW: &str = "slow";
-/// For how long that keeps this server from working ahead.
-const SLOW_FOR: Duration = Duration::from_secs(10 * 60);
+/// The note that files go one by one.
+const ALONE: &str = "alone";
+/// For how long it keeps this server from working ahead.
+const ALONE_FOR: Duration = Duration::from_secs(10 * 60);
+/// The note of the files that are under way.
+const SENDING: &str = "sending";
 /// A file that is written to see whether the disk takes one more.
 const TRIAL: &str = "trial";
 /// After this long, markers of other places go: nobody will ask for them any more.
@@ -90,24 +92,41 @@ impl Markers {
         written.is_ok()
     }
 
-    /// The line turned out too slow to share.
-    pub(super) fn note_slow(&self, now: SystemTime) {
+    /// The line turned out too slow to share, or another server seems to write this timeline.
+    pub(super) fn note_alone(&self, now: SystemTime) {
         // A note that cannot be written is a note lost.
-        fs::write(self.folder.join(SLOW), seconds(now).to_string()).unwrap_or(());
+        fs::write(self.folder.join(ALONE), seconds(now).to_string()).unwrap_or(());
     }
 
-    /// Whether it did within the last minutes.
-    pub(super) fn was_slow(&self, now: SystemTime) -> bool {
-        let note = fs::read_to_string(self.folder.join(SLOW)).ok().and_then(|text| text.parse::<u64>().ok());
+    /// Whether that was so within the last minutes: then files go one by one.
+    pub(super) fn goes_alone(&self, now: SystemTime) -> bool {
+        let note = fs::read_to_string(self.folder.join(ALONE)).ok().and_then(|text| text.parse::<u64>().ok());
         let age = note.and_then(|then| seconds(now).checked_sub(then));
-        age.is_some_and(|age| age < SLOW_FOR.as_secs())
+        age.is_some_and(|age| age < ALONE_FOR.as_secs())
+    }
+
+    /// The files that a call may have sent whose end nobody knows.
+    pub(super) fn sending(&self) -> HashSet<WalFileName> {
+        let text = fs::read_to_string(self.folder.join(SENDING)).unwrap_or_default();
+        text.split_whitespace().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Notes these as such files.
+    pub(super) fn note_sending(&self, names: &HashSet<WalFileName>) -> Result<()> {
+        let path = self.folder.join(SENDING);
+        if names.is_empty() {
+            remove(&path);
+            return Ok(());
+        }
+        let text: Vec<String> = names.iter().map(ToString::to_string).collect();
+        fs::write(&path, text.join("\n")).map_err(|cause| Error::local("write", &path, cause))
     }
 
     /// Removes what nobody will ask for: of `known`, the files that do not wait any more (`waiting`), the markers that are old or
     /// none, and folders of other places that were not touched for a week.
     pub(super) fn tidy(&self, known: &HashSet<WalFileName>, waiting: &HashSet<WalFileName>, now: SystemTime) {
         for name in known {
-            let good = || self.read(name).is_some_and(|marker| !marker.is_old(now));
+            let good = || self.read(name).is_some_and(|marker| !marker.is_old(now) && !marker.is_from_the_future(now));
             if !waiting.contains(name) || !good() {
                 self.remove(name);
             }
@@ -226,15 +245,27 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_line_is_remembered_for_ten_minutes() {
+    fn what_keeps_a_server_from_working_ahead_is_remembered_for_ten_minutes() {
         let place = place();
         let markers = place.markers("a", 7, "s3://x");
-        assert!(!markers.was_slow(at(1000)));
-        markers.note_slow(at(1000));
-        for (now, slow) in [(1000, true), (1599, true), (1600, false), (999, false)] {
-            assert_eq!(markers.was_slow(at(now)), slow, "{now}");
+        assert!(!markers.goes_alone(at(1000)));
+        markers.note_alone(at(1000));
+        for (now, alone) in [(1000, true), (1599, true), (1600, false), (999, false)] {
+            assert_eq!(markers.goes_alone(at(now)), alone, "{now}");
         }
         assert_eq!(markers.names(), HashSet::new());
+    }
+
+    #[test]
+    fn what_is_under_way_is_noted_until_it_has_ended() {
+        let place = place();
+        let markers = place.markers("a", 7, "s3://x");
+        assert!(markers.sending().is_empty());
+        let names = HashSet::from([1, 2].map(|number| marker(number, 1).name));
+        markers.note_sending(&names).unwrap();
+        assert_eq!((markers.sending(), markers.names()), (names, HashSet::new()));
+        markers.note_sending(&HashSet::new()).unwrap();
+        assert!(markers.sending().is_empty());
     }
 
     #[test]

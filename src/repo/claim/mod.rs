@@ -101,6 +101,19 @@ impl Cluster {
         Ok(Stored::new(deposited, length, etag))
     }
 
+    /// [`Self::store_by_claim`] where neither an object nor a rival is there. `None`: one is.
+    pub(super) async fn create_by_claim(&self, offer: &Offer) -> Result<Option<Stored>> {
+        let Sight::Absent = self.sight_once(offer).await? else { return Ok(None) };
+        self.stake(offer).await?;
+        let survey = self.survey(offer).await?;
+        if survey.rivals != Rivals::None {
+            return Ok(None);
+        }
+        self.put_within(offer, survey.began + self.pace.window(offer.plain_length())).await?;
+        let (length, etag) = self.read_back(offer).await?;
+        Ok(Some(Stored::new(Deposited::New, length, etag)))
+    }
+
     /// Reads the key. What seems worthless is read twice: on a store without conditions nothing else protects a good object
     /// from one garbled answer.
     async fn sight(&self, offer: &Offer) -> Result<Sight> {

@@ -45,9 +45,7 @@ impl Disk {
             return Err(self.taken(key, &target));
         }
         let staged = self.stage(key, &target, body, progress)?;
-        if progress.is_abandoned() {
-            return Err(StorageError::new(StorageErrorKind::Unavailable, format!("cannot store {key}: given up")));
-        }
+        go_on(key, progress)?;
         match mode {
             PutMode::CreateOnly => {
                 let created = durable::create_new_by_link(&staged, &target);
@@ -207,6 +205,7 @@ impl Disk {
             }
         };
         for chunk in body.chunks(CHUNK) {
+            go_on(key, progress)?;
             file.write_all(chunk).map_err(|cause| trouble::failed("write", target, &cause))?;
             progress.touch();
         }
@@ -310,6 +309,14 @@ fn read_part(file: &mut File, part: &Range<usize>, progress: &Progress) -> std::
         progress.touch();
     }
     Ok(body)
+}
+
+/// An error once nobody waits for the object any more: what is staged is removed.
+fn go_on(key: &Key, progress: &Progress) -> StorageResult<()> {
+    if progress.is_abandoned() {
+        return Err(StorageError::new(StorageErrorKind::Unavailable, format!("cannot store {key}: given up")));
+    }
+    Ok(())
 }
 
 fn precondition(key: &Key, why: &str) -> StorageError {

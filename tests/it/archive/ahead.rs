@@ -141,17 +141,113 @@ fn nothing_goes_ahead_of_a_segment_that_is_not_this_servers() {
     }
     let wrong = Bench::on(&s3);
     backlog(&wrong, 1..=8);
-    for number in 2..=8 {
-        let mut bytes = segment(number);
-        *bytes.last_mut().unwrap() ^= 1;
-        wrong.write(&path(number), bytes);
-    }
+    differ(&wrong, 2..=8);
     // The first is the same in both, the second is not.
     turn(&wrong, 1);
     assert_eq!(stored(&s3), names(1..=2));
     wrong.archive(&[&path(2)]).expect(65, &["is taken by other content"]);
     assert_eq!(stored(&s3), names(1..=2));
     right.archive(&[&right.wal(3)]).expect_silent_success();
+}
+
+/// Makes the segments of these numbers on the bench other ones than everybody else's.
+fn differ(bench: &Bench, numbers: impl IntoIterator<Item = u8>) {
+    for number in numbers {
+        bench.write(&path(number), other_segment(number));
+    }
+}
+
+fn other_segment(number: u8) -> Vec<u8> {
+    let mut bytes = segment(number);
+    *bytes.last_mut().unwrap() ^= 1;
+    bytes
+}
+
+/// A clone drains the same backlog, and differs from some segment on: whoever was second anywhere goes one by one, and so takes no
+/// name that the first one needs.
+#[test]
+fn two_servers_with_one_backlog_do_not_share_what_is_behind_it() {
+    let s3 = FakeS3::start();
+    let [first, second] = [0, 1].map(|_| Bench::on(&s3).with("WALHALLA_CONCURRENCY", 4));
+    for bench in [&first, &second] {
+        backlog(bench, 1..=12);
+    }
+    differ(&second, 7..=12);
+    turn(&first, 1);
+    assert_eq!(stored(&s3), names(1..=4));
+    for number in 1..=4 {
+        turn(&second, number);
+    }
+    assert_eq!(stored(&s3), names(1..=4), "it was second");
+    for number in 2..=4 {
+        turn(&first, number);
+    }
+    // The first one leaves a hole, which the second fills: they agree on it.
+    s3.fault(Fault::new(Says::internal_error()).method("PUT").on(&segment_name(6)));
+    first.archive(&[&path(5)]).expect(0, &["working ahead", &segment_name(6)]);
+    done(&first, &segment_name(5));
+    s3.heal();
+    for number in 5..=6 {
+        turn(&second, number);
+    }
+    assert_eq!(stored(&s3), names(1..=8), "nothing that only the second one has");
+    second.archive(&[&path(7)]).expect(65, &["is taken by other content"]);
+    for number in 6..=12 {
+        turn(&first, number);
+    }
+    for number in 7..=12 {
+        let object = s3.object(&first.key(&segment_name(number))).unwrap();
+        assert!(codec::plain_of(&object.body, &Identities::default()).unwrap().1 == segment(number), "{number}");
+    }
+}
+
+/// Something lies under a name ahead, be it the same: another server may be there. It is not read, and nothing more goes ahead.
+#[test]
+fn what_is_met_ahead_ends_working_ahead() {
+    let s3 = FakeS3::start();
+    let rival = Bench::on(&s3).with("WALHALLA_CONCURRENCY", 1);
+    rival.archive(&[&rival.wal(4)]).expect_silent_success();
+    let bench = Bench::on(&s3).with("WALHALLA_CONCURRENCY", 4);
+    backlog(&bench, 1..=9);
+    s3.forget_requests();
+    turn(&bench, 1);
+    let read = |number| shown(&s3.requests()).contains(&format!("GET {}", segment_name(number)));
+    assert!(!read(4));
+    for number in 2..=6 {
+        turn(&bench, number);
+        assert!(!stored(&s3).contains(&segment_name(number + 3)), "one by one: {:?}", stored(&s3));
+    }
+    assert!(read(4), "in its own turn");
+}
+
+/// A call that was killed has left files without markers: they are looked at, by themselves, and are no sign of another server.
+#[test]
+fn what_a_killed_call_has_sent_is_looked_at() {
+    for first_is_there in [true, false] {
+        let (s3, bench) = after_the_first_call(5);
+        let folder = markers(&bench)[0].parent().unwrap().to_owned();
+        for marker in markers(&bench) {
+            std::fs::remove_file(marker).unwrap();
+        }
+        std::fs::write(folder.join("sending"), names(2..=5).join("\n")).unwrap();
+        backlog(&bench, 6..=9);
+        if first_is_there {
+            for number in 2..=5 {
+                turn(&bench, number);
+            }
+        } else {
+            s3.remove(&bench.key(&segment_name(2)));
+            turn(&bench, 2);
+            assert_eq!(markers(&bench).len(), 3);
+            for number in 3..=5 {
+                turn(&bench, number);
+            }
+        }
+        assert_eq!(stored(&s3), names(1..=5));
+        turn(&bench, 6);
+        assert_eq!(stored(&s3), names(1..=9), "not one by one");
+        assert!(!folder.join("sending").exists());
+    }
 }
 
 #[test]
