@@ -33,7 +33,8 @@ use helper::Server;
 use place::{Place, Position};
 use source::Source;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a call waits for a helper that gets nowhere. One that gets on touches its announcement twice a second.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -19,9 +19,11 @@ use crate::durable;
 use crate::pg::{SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 use crate::spool::{self, Spool};
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 const PREFIX: &str = "prefetch-";
 const POSITION: &str = "position";
@@ -129,8 +131,7 @@ impl Place {
         let Position { name, found } = position;
         let text = sealed(&format!("{name} {found:03} {}", self.binding));
         let path = self.directory().join(POSITION);
-        let overwritten =
-            File::options().write(true).open(&path).and_then(|file| file.write_all_at(text.as_bytes(), 0));
+        let overwritten = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
         overwritten.is_ok() || (self.make() && durable::write_unsynced(&path, text.as_bytes(), 0o600).is_ok())
     }
 

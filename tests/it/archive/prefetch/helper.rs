@@ -179,13 +179,12 @@ fn a_call_waits_for_a_file_that_is_coming_but_not_for_a_helper_that_is_gone() {
 fn a_call_waits_for_progress() {
     let (s3, bench) = stocked(80);
     let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "120s");
-    let (second, third) = (named(1, 2), named(1, 3));
-    let keys = [bench.key(&second), bench.key(&third)];
-    let of_helper = std::sync::atomic::AtomicUsize::new(0);
+    let second = named(1, 2);
+    let key = bench.key(&second);
+    let hangs = std::sync::atomic::AtomicBool::new(true);
     s3.before(move |request| {
-        let is_one = keys.contains(&request.key);
-        if is_one && of_helper.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
-            std::thread::sleep(Duration::from_secs(3600));
+        if request.key == key && hangs.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(SOON);
         }
     });
     let mut startup = Startup::of(&bench, "helper");
@@ -217,7 +216,7 @@ fn a_call_waits_for_progress() {
     assert_eq!(super::startup::times_asked(&s3, &second), 1);
     // No progress.
     std::fs::write(&announced, "").unwrap();
-    startup.call_with("WALHALLA_PREFETCH=helper", &second);
+    startup.expect(&second, &content(1, 2, SEGMENT));
     assert_eq!(coming(&second), None);
     kill(helper, Signal::KILL);
 }
