@@ -246,9 +246,9 @@ fn sealed(text: &str) -> String {
     format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
-fn unsealed(sealed: &str) -> Option<&str> {
-    let (text, seal) = sealed.strip_suffix('\n')?.rsplit_once(' ')?;
-    (seal.len() == 8 && u32::from_str_radix(seal, 16).ok()? == crc32c::crc32c(text.as_bytes())).then_some(text)
+fn unsealed(text: &str) -> Option<&str> {
+    let (unsealed, _) = text.rsplit_once(' ')?;
+    (sealed(unsealed) == text).then_some(unsealed)
 }
 
 /// A segment said to be coming, until this is dropped.
