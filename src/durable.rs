@@ -41,16 +41,23 @@ pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
 /// that is whole when it appears. Never by a link: the new owner may change the file in place. Nothing is synced. After Ok the
 /// old name is gone; after an error the file may still be there.
 pub fn hand_over(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    #[allow(clippy::disallowed_methods)]
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-        renamed => return renamed.map_err(|error| Error::local("rename a file to", to, error)),
+    if move_within(from, to)? {
+        return Ok(());
     }
     let mut staged = Staged::beside(to, mode)?;
     let copied = File::open(from).and_then(|mut source| io::copy(&mut source, staged.file()));
     copied.map_err(|error| Error::local("copy a file to", to, error))?;
     staged.publish_unsynced()?;
     fs::remove_file(from).map_err(|error| Error::local("remove", from, error))
+}
+
+/// As [`hand_over`], but never by a copy. `false`: they lie in two file systems, and nothing has happened.
+pub fn move_within(from: &Path, to: &Path) -> Result<bool> {
+    #[allow(clippy::disallowed_methods)]
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+        renamed => renamed.map(|()| true).map_err(|error| Error::local("rename a file to", to, error)),
+    }
 }
 
 /// Gives a finished, synced temporary file its final name only if that is free: by a hard link, so that of several writers

@@ -59,11 +59,14 @@ impl Spool {
         if data_directory.is_some_and(|data| inside(&place, data)) {
             return refuse("it lies in the data directory");
         }
-        match DirBuilder::new().mode(0o700).create(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return refuse(&error.to_string()),
-            _ => {}
-        }
         let found = match fs::symlink_metadata(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match DirBuilder::new().mode(0o700).create(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return refuse(&error.to_string()),
+                _ => fs::symlink_metadata(dir),
+            },
+            found => found,
+        };
+        let found = match found {
             Ok(found) => found,
             Err(error) => return refuse(&error.to_string()),
         };
@@ -123,25 +126,26 @@ impl Spool {
     }
 }
 
-fn first_usable(places: Vec<PathBuf>, data_directory: Option<&Path>) -> Option<Spool> {
-    places.iter().find_map(|place| Spool::open(place, data_directory).ok())
+fn first_usable(places: impl IntoIterator<Item = PathBuf>, data_directory: Option<&Path>) -> Option<Spool> {
+    places.into_iter().find_map(|place| Spool::open(&place, data_directory).ok())
 }
 
-fn default_places() -> Vec<PathBuf> {
-    places(rustix::process::geteuid().as_raw())
+fn default_places() -> impl Iterator<Item = PathBuf> {
+    places_of(rustix::process::geteuid().as_raw(), Path::new(SYSTEM_SPOOL), Accounts::read)
 }
 
 /// Where a user's spool is looked for by default, best first.
 pub fn places(user: u32) -> Vec<PathBuf> {
-    places_of(user, Path::new(SYSTEM_SPOOL), &Accounts::read())
+    places_of(user, Path::new(SYSTEM_SPOOL), Accounts::read).collect()
 }
 
 /// The places of a user. Root, as whom no server runs, uses the system's spool only where it is already: one that root made
-/// would be closed to the server's user ever after.
-fn places_of(user: u32, system: &Path, accounts: &Accounts) -> Vec<PathBuf> {
+/// would be closed to the server's user ever after. The accounts are read only where the first place will not do.
+fn places_of(user: u32, system: &Path, accounts: impl FnOnce() -> Accounts) -> impl Iterator<Item = PathBuf> {
     let may_make = user != 0 || system.symlink_metadata().is_ok();
     let system = may_make.then(|| system.to_owned());
-    system.into_iter().chain(home_of(user, accounts).map(|home| home.join(HOME_SPOOL))).collect()
+    let home = std::iter::once_with(move || home_of(user, &accounts()).map(|home| home.join(HOME_SPOOL)));
+    system.into_iter().chain(home.flatten())
 }
 
 /// The home of a user by number.
@@ -251,12 +255,15 @@ mod tests {
         let above = tempfile::tempdir().unwrap();
         let system = above.path().join("walhalla");
         let accounts =
-            &Accounts::parse("root:x:0:0:root:/root:/bin/bash\npostgres:x:105:109::/var/lib/postgresql:/bin/bash\n");
+            || Accounts::parse("root:x:0:0:root:/root:/bin/bash\npostgres:x:105:109::/var/lib/postgresql:/bin/bash\n");
         let homes = [PathBuf::from("/root/.walhalla"), PathBuf::from("/var/lib/postgresql/.walhalla")];
-        assert_eq!(places_of(0, &system, accounts), homes[..1]);
-        assert_eq!(places_of(105, &system, accounts), [system.clone(), homes[1].clone()]);
+        let places = |user| places_of(user, &system, accounts).collect::<Vec<_>>();
+        assert_eq!(places(0), homes[..1]);
+        assert_eq!(places(105), [system.clone(), homes[1].clone()]);
         fs::create_dir(&system).unwrap();
-        assert_eq!(places_of(0, &system, accounts), [system, homes[0].clone()]);
+        assert_eq!(places(0), [system.clone(), homes[0].clone()]);
+        let unread = || -> Accounts { panic!("the accounts are read") };
+        assert_eq!(places_of(105, &system, unread).next(), Some(system.clone()));
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl DataDirectory {
         }
     }
 
+    /// Its `pg_control`, read once. `None` also where that fails.
+    pub fn control_at_once(&self) -> Option<ControlFile> {
+        ControlFile::parse(&std::fs::read(self.0.join("global/pg_control")).ok()?).ok()
+    }
+
     /// The identity of the cluster in it.
     pub fn identity(&self, control: &ControlFile) -> Result<ClusterIdentity> {
         Ok(ClusterIdentity {

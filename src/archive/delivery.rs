@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// A temporary file of ours that is older than this belongs to no running call.
-const ABANDONED: Duration = Duration::from_secs(3600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// What is wanted, and what its object must say to be it.
 #[derive(Debug, Clone)]
@@ -95,14 +95,14 @@ fn check_length(length: u64, wanted: &Wanted, place: &str) -> Result<()> {
     }
 }
 
-/// Removes temporary files of calls that were killed while they wrote.
-pub(super) fn sweep(destination: &Path) {
+/// Removes temporary files of calls that were killed while they wrote: what nobody has written to for longer than `untouched`.
+pub(super) fn sweep(destination: &Path, untouched: Duration) {
     let Some(entries) = destination.parent().and_then(|directory| std::fs::read_dir(directory).ok()) else { return };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(durable::TEMPORARY_PREFIX));
         let is_old = || {
             let written = entry.metadata().ok()?.modified().ok()?;
-            Some(SystemTime::now().duration_since(written).ok()? > ABANDONED)
+            Some(SystemTime::now().duration_since(written).ok()? > untouched)
         };
         if is_ours && is_old() == Some(true) {
             std::fs::remove_file(entry.path()).unwrap_or(()); // The next call tries again.

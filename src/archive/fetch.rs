@@ -5,12 +5,13 @@ use super::call::{self, Call, Outcome};
 use super::data_directory::DataDirectory;
 use super::mode;
 use super::prefetch::helper;
-use super::program::{self, Ended, Leash};
+use super::program::{self, Begun, Ended};
 use super::promotion::Promotion;
 use crate::error::{Error, ErrorKind};
 use crate::exit::{self, FetchOutcome, RecoveryMode};
 use crate::pg::{TimelineId, WalFileName};
 use std::ffi::OsString;
+use std::future::Ready;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(super) const PROGRAM: &str = "walhalla-restore";
 
 /// How long what comes before the first attempt may take: a look at a few local files.
 const BEFORE_FIRST: Duration = Duration::from_secs(5);
+/// How long clearing up may take; with the grace of the leash a second.
+const FOR_CLEARING: Duration = Duration::from_millis(300);
 
 /// What the program answers: the exit status, and what it says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +53,13 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let path = arguments.path.clone();
     let verdict = match arguments.name.parse::<WalFileName>() {
-        // Timeline 1 has no history; Postgres asks for it all the same when it leaves timeline 1. That ends a recovery, of which the
-        // call has to clear up.
-        Ok(WalFileName::History(TimelineId::FIRST)) if mode_of(&path) != RecoveryMode::Ending => {
-            Verdict { status: status(&path, FetchOutcome::Absent), line: None }
+        // Timeline 1 has no history; Postgres asks for it all the same when it leaves timeline 1.
+        Ok(name @ WalFileName::History(TimelineId::FIRST)) => {
+            let mode = mode_of(&path);
+            if mode == RecoveryMode::Ending {
+                clear_up(arguments, name);
+            }
+            Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: None }
         }
         Ok(name) => supervised(arguments, name),
         Err(cause) => {
@@ -76,7 +82,16 @@ fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
     let path = arguments.path.clone();
     let promotion = Promotion::default();
     let theirs = promotion.clone();
-    let ended = program::supervise(BEFORE_FIRST, move |leash| work(arguments, name, leash, theirs));
+    let ended = program::supervise_from(BEFORE_FIRST, move |leash| {
+        let call = Call::new(arguments, name, leash, theirs.clone());
+        if call.is_at_hand() {
+            return Begun::Done(delivered(call.mode()));
+        }
+        Begun::GoesOn(async move {
+            let outcome = call.run().await;
+            judge(&call, &theirs, name, outcome).await
+        })
+    });
     // As the call itself would have judged: by what it had learnt.
     let mode = || detected(&path, promotion.needs_archive());
     match ended {
@@ -87,17 +102,23 @@ fn supervised(arguments: RestoreArguments, name: WalFileName) -> Verdict {
     }
 }
 
-async fn work(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Verdict {
-    let call = Call::new(arguments, name, leash, promotion.clone());
-    let outcome = call.run().await;
-    judge(&call, &promotion, name, outcome).await
+/// Clears up behind the recovery that this call ends. Its answer does not depend on that, nor wait for it longer than a second.
+fn clear_up(arguments: RestoreArguments, name: WalFileName) {
+    program::supervise_from(FOR_CLEARING, move |leash| {
+        Call::new(arguments, name, leash, Promotion::default()).clear_up();
+        Begun::<(), Ready<()>>::Done(())
+    });
+}
+
+fn delivered(mode: RecoveryMode) -> Verdict {
+    Verdict { status: exit::restore_status(mode, FetchOutcome::Delivered), line: None }
 }
 
 /// From the outcome to the answer: the mode decides what it means, the line says it.
 async fn judge(call: &Call, promotion: &Promotion, name: WalFileName, outcome: Outcome) -> Verdict {
     let mode = call.mode();
     match outcome {
-        Outcome::Delivered => Verdict { status: exit::restore_status(mode, FetchOutcome::Delivered), line: None },
+        Outcome::Delivered => delivered(mode),
         Outcome::Absent => {
             Verdict { status: exit::restore_status(mode, FetchOutcome::Absent), line: end_of_archive(mode, name) }
         }
@@ -160,8 +181,4 @@ fn mode_of(path: &Path) -> RecoveryMode {
 
 fn detected(path: &Path, needs_archive: bool) -> RecoveryMode {
     mode::detect(DataDirectory::of(path).path(), path, needs_archive)
-}
-
-fn status(path: &Path, outcome: FetchOutcome) -> u8 {
-    exit::restore_status(mode_of(path), outcome)
 }

@@ -47,8 +47,26 @@ pub enum Ended<T> {
     Unable(String),
 }
 
+/// How work begins.
+#[derive(Debug)]
+pub enum Begun<T, F> {
+    /// It has ended already, with this result: nothing that waits was needed.
+    Done(T),
+    /// It goes on in a runtime.
+    GoesOn(F),
+}
+
 /// Runs `work` on its own thread, in a current-thread runtime, until it ends or its leash does. It starts with `first` from now.
 pub fn supervise<T, F>(first: Duration, work: impl FnOnce(Leash) -> F + Send + 'static) -> Ended<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    supervise_from(first, move |leash| Begun::GoesOn(work(leash)))
+}
+
+/// The same for work that may end before it needs a runtime, which costs more than a look at a few files.
+pub fn supervise_from<T, F>(first: Duration, begin: impl FnOnce(Leash) -> Begun<T, F> + Send + 'static) -> Ended<T>
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -57,12 +75,16 @@ where
     let (sender, receiver) = mpsc::sync_channel(1);
     let theirs = leash.clone();
     let spawned = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
+        let work = match begin(theirs) {
+            // The receiver may have gone: then nobody waits for the result any more.
+            Begun::Done(result) => return drop(sender.send(Ended::Done(result))),
+            Begun::GoesOn(work) => work,
+        };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(cause) => return drop(sender.send(Ended::Unable(cause.to_string()))),
         };
-        let result = runtime.block_on(work(theirs));
-        // The receiver may have gone: then nobody waits for the result any more.
+        let result = runtime.block_on(work);
         drop(sender.send(Ended::Done(result)));
         // A blocking task may hang for ever; nobody waits for it.
         runtime.shutdown_background();
@@ -125,6 +147,20 @@ mod tests {
     #[test]
     fn work_that_ends_is_done() {
         assert_eq!(supervise(Duration::from_secs(10), |_| async { 7 }), Ended::Done(7));
+    }
+
+    #[test]
+    fn work_may_end_before_it_has_a_runtime() {
+        let ended = supervise_from(Duration::from_secs(10), |_| {
+            assert!(tokio::runtime::Handle::try_current().is_err());
+            if true { Begun::Done(7) } else { Begun::GoesOn(std::future::ready(8)) }
+        });
+        assert_eq!(ended, Ended::Done(7));
+        let ended = supervise_from(Duration::from_millis(100), |_| {
+            std::thread::sleep(Duration::from_secs(30));
+            if true { Begun::Done(7) } else { Begun::GoesOn(std::future::ready(8)) }
+        });
+        assert_eq!(ended, Ended::Overdue, "it is on the leash from its beginning");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use keep::Keep;
 pub use resolve::load;
 pub use secret::Secret;
 pub use settings::{Addressing, Prefetch, S3Credentials, S3Settings, Settings, StorageUrl};
-pub use source::{DEFAULT_FILE, Environment};
+pub use source::{DEFAULT_FILE, Environment, named_to_process};
 pub use write::to_toml;
 
 #[cfg(test)]

@@ -54,6 +54,28 @@ pub(super) fn config(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
+fn variable(environment: Environment<'_>, name: &str) -> Result<Option<Given>> {
+    let Some(value) = environment(name) else { return Ok(None) };
+    let value = value.into_string().map_err(|_| config(format!("{name}: the value is not UTF-8")))?;
+    let text = value.trim();
+    Ok((!text.is_empty()).then(|| Given { text: text.to_owned(), origin: Origin::Variable(name.to_owned()) }))
+}
+
+/// The file that is named, and by what: `explicit` (`--config`), else `$WALHALLA_CONFIG`.
+fn named_file(explicit: Option<&Path>, environment: Environment<'_>) -> Result<Option<(PathBuf, &'static str)>> {
+    match explicit {
+        Some(path) => Ok(Some((path.to_owned(), "--config"))),
+        None => Ok(variable(environment, CONFIG_VARIABLE)?.map(|given| (given.text.into(), CONFIG_VARIABLE))),
+    }
+}
+
+/// The absolute path of the file that is named to this process (`explicit`, else `$WALHALLA_CONFIG`), for one that works in
+/// another directory. `None` where none is named.
+pub fn named_to_process(explicit: Option<&Path>) -> Option<PathBuf> {
+    let (path, _) = named_file(explicit, &|name| std::env::var_os(name)).ok()??;
+    std::path::absolute(path).ok()
+}
+
 /// The environment and the file.
 pub(super) struct Sources<'a> {
     environment: Environment<'a>,
@@ -67,10 +89,7 @@ impl<'a> Sources<'a> {
     /// Reads the file: the one named, else the one `$WALHALLA_CONFIG` names, else `default` if it exists.
     pub(super) fn open(explicit: Option<&Path>, environment: Environment<'a>, default: &Path) -> Result<Self> {
         let mut sources = Self { environment, file: FileSettings::default(), path: default.to_owned(), found: false };
-        let named = match explicit {
-            Some(path) => Some((path.to_owned(), "--config")),
-            None => sources.variable(CONFIG_VARIABLE)?.map(|given| (given.text.into(), CONFIG_VARIABLE)),
-        };
+        let named = named_file(explicit, environment)?;
         let must_exist = named.as_ref().map(|(_, by)| *by);
         if let Some((path, _)) = named {
             sources.path = path;
@@ -99,10 +118,7 @@ impl<'a> Sources<'a> {
 
     /// A variable; empty is unset.
     pub(super) fn variable(&self, name: &str) -> Result<Option<Given>> {
-        let Some(value) = (self.environment)(name) else { return Ok(None) };
-        let value = value.into_string().map_err(|_| config(format!("{name}: the value is not UTF-8")))?;
-        let text = value.trim();
-        Ok((!text.is_empty()).then(|| Given { text: text.to_owned(), origin: Origin::Variable(name.to_owned()) }))
+        variable(self.environment, name)
     }
 
     /// A value of the file; empty is unset.

@@ -4,47 +4,64 @@ use super::{Call, GLANCE, LAST_WORDS, Outcome};
 use crate::archive::patience;
 use crate::archive::prefetch::{Ahead, Together};
 use crate::archive::target::Target;
+use crate::config;
 use crate::exit::RecoveryMode;
-use crate::pg::WalFileName;
+use crate::pg::{SegmentName, WalFileName};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a call waits for a file that a helper is fetching, besides a quarter of a second per MiB, before it fetches it itself.
-const FOR_A_HELPER: Duration = Duration::from_secs(2);
-const HELPER_GLANCE: Duration = Duration::from_millis(2);
-/// How long a call that has its own file goes on fetching the next ones, besides a second per MiB, and without progress.
-const FOR_THE_NEXT: Duration = Duration::from_secs(10);
+/// How long a call that has its own file goes on fetching the next ones: this, or so many times what its own took, and without
+/// progress. Replay waits meanwhile.
+const FOR_THE_NEXT: Duration = Duration::from_secs(5);
+const TIMES_ITS_OWN: u32 = 4;
+/// How long the end of a recovery waits for its folder to be cleared away.
+const FOR_CLEARING: Duration = Duration::from_secs(1);
 const STALL_OF_THE_NEXT: Duration = Duration::from_secs(3);
 
 impl Call {
-    pub(super) async fn find_ahead(&self) {
-        let Ok(settings) = self.settings() else { return };
-        let Ok(Some(control)) = self.directory.control().await else { return };
+    /// Delivers the file out of the spool where a rename does it, and all that there is to do behind that. It needs no runtime,
+    /// which is why it is asked first.
+    pub(in crate::archive) fn is_at_hand(&self) -> bool {
+        self.find_ahead();
+        let (Some(ahead), Some(name)) = (self.ahead.get(), self.name.segment()) else { return false };
+        self.allow(self.bytes());
+        let is_taken = ahead.take_at_once(name, &self.arguments.path);
+        if is_taken {
+            self.delivered(ahead, name, None);
+        }
+        is_taken
+    }
+
+    /// Clears up behind a recovery that is ending.
+    pub(in crate::archive) fn clear_up(&self) {
+        self.find_ahead();
+        if let Some(ahead) = self.ahead.get() {
+            ahead.clear();
+        }
+    }
+
+    fn find_ahead(&self) {
+        let Ok(settings) = self.learn() else { return };
+        let Some(control) = self.directory.control_at_once() else { return };
         let cluster = (control.system_identifier, control.wal_segment_size);
         if self.arguments.cluster.is_some_and(|asked| asked != cluster.0) {
             return;
         }
-        let config = self.arguments.config.as_deref();
+        let config = config::named_to_process(self.arguments.config.as_deref());
         if let Some(ahead) = Ahead::find(settings, self.spool(), &self.directory, cluster, config) {
             self.ahead.get_or_init(|| ahead);
         }
     }
 
-    /// Delivers the file out of the spool, where it is there, or comes in time.
-    pub(super) async fn is_prefetched(&self) -> bool {
-        let (Some(ahead), Some(name)) = (self.ahead.get(), self.name.segment()) else { return false };
-        if ahead.take(name, &self.arguments.path) {
-            return true;
+    /// Delivers the file out of the spool, where it must be copied, or comes in time. A copy has as long as an attempt.
+    pub(super) async fn prefetched(&self) -> Option<Outcome> {
+        let (ahead, name) = (self.ahead.get()?, self.name.segment()?);
+        self.allow(self.bytes());
+        tokio::select! {
+            biased;
+            overdue = self.watch() => Some(overdue),
+            taken = ahead.take(name, &self.arguments.path, self.left() / 2) => taken.then_some(Outcome::Delivered),
         }
-        let bytes = ahead.segment_size().bytes();
-        self.allow(bytes);
-        let end = Instant::now() + (self.left() / 2).min(FOR_A_HELPER + patience::by_size(bytes) / 4);
-        let mut waited = false;
-        while ahead.is_coming(name) && Instant::now() < end {
-            tokio::time::sleep(HELPER_GLANCE).await;
-            waited = true;
-        }
-        waited && ahead.take(name, &self.arguments.path)
     }
 
     /// This file's object is there: the next ones may be, too.
@@ -69,24 +86,28 @@ impl Call {
                     Some(together) => Some(self.end_the_next(together).await),
                     None => None,
                 };
-                ahead.delivered(name, found);
-                if self.is_to_work_ahead() {
-                    ahead.start_helper();
-                }
+                self.delivered(ahead, name, found);
             }
             (Outcome::Delivered, WalFileName::History(timeline)) => ahead.delivered_history(timeline),
             (Outcome::Absent, WalFileName::Segment(_)) => ahead.absent(),
             _ => {}
         }
         if self.mode() == RecoveryMode::Ending && matches!(self.name, WalFileName::History(_)) {
-            ahead.ended();
+            self.leash.set((Instant::now() + FOR_CLEARING + LAST_WORDS).into_std());
+            drop(tokio::time::timeout(FOR_CLEARING, ahead.ended()).await);
+        }
+    }
+
+    fn delivered(&self, ahead: &Ahead, name: SegmentName, found: Option<usize>) {
+        if ahead.delivered(name, found) && self.is_to_work_ahead() {
+            ahead.start_helper();
         }
     }
 
     /// Waits for the next ones, as long as they come, and as long as the server is still at it. How many have come.
     async fn end_the_next(&self, mut together: Together) -> usize {
         let begun = Instant::now();
-        let limit = self.left().min(FOR_THE_NEXT + patience::by_size(self.bytes()) * 8);
+        let limit = self.left().min(FOR_THE_NEXT.max(self.asked.get().elapsed() * TIMES_ITS_OWN));
         self.limits.change(|bounds| {
             *bounds = patience::attempt(begun, limit, 0);
             bounds.stall = bounds.stall.min(STALL_OF_THE_NEXT);

@@ -16,7 +16,7 @@ use super::{gap, mode};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::RecoveryMode;
-use crate::pg::{TimelineId, WalFileName};
+use crate::pg::{SegmentSize, WalFileName};
 use crate::repo::{Absence, Repository};
 use crate::spool::Spool;
 use crate::storage::{self, Limits};
@@ -72,10 +72,14 @@ pub(super) struct Call {
     /// Whether an attempt of this call has met trouble.
     troubled: Cell<bool>,
     settings: OnceCell<Settings>,
+    /// The one of the settings.
+    spool: OnceCell<Option<Spool>>,
     notes: OnceCell<Notes>,
     target: OnceCell<Target>,
     /// What it has to do with fetching ahead.
     ahead: OnceCell<Ahead>,
+    /// When this file was last asked for.
+    asked: Cell<Instant>,
     /// The next ones, under way.
     together: RefCell<Option<Together>>,
 }
@@ -85,7 +89,6 @@ impl Call {
     pub(super) fn new(arguments: RestoreArguments, name: WalFileName, leash: Leash, promotion: Promotion) -> Self {
         let directory = DataDirectory::of(&arguments.path);
         let begun = Instant::now();
-        let mode = Cell::new(mode::detect(directory.path(), &arguments.path, false));
         let limits = Limits::new(patience::attempt(begun, Duration::from_secs(1), 0));
         let call = Self {
             arguments,
@@ -95,27 +98,28 @@ impl Call {
             promotion,
             limits,
             begun,
-            mode,
+            mode: Cell::new(RecoveryMode::Recovery),
             promoted: Cell::new(None),
             lately: Cell::new(false),
             troubled: Cell::new(false),
             settings: OnceCell::new(),
+            spool: OnceCell::new(),
             notes: OnceCell::new(),
             target: OnceCell::new(),
             ahead: OnceCell::new(),
+            asked: Cell::new(begun),
             together: RefCell::new(None),
         };
         call.look();
         call
     }
 
-    /// Takes the file out of the spool, else asks the archive for it; then sees to what comes next.
+    /// Takes the file out of the spool, else asks the archive for it; then sees to what comes next. It was not [at
+    /// hand](Self::is_at_hand).
     pub(super) async fn run(&self) -> Outcome {
-        self.find_ahead().await;
-        let outcome = match self.name {
-            WalFileName::History(TimelineId::FIRST) => Outcome::Absent,
-            _ if self.is_prefetched().await => Outcome::Delivered,
-            _ => self.ask().await,
+        let outcome = match self.prefetched().await {
+            Some(outcome) => outcome,
+            None => self.ask().await,
         };
         self.see_to_the_next(&outcome).await;
         outcome
@@ -231,7 +235,7 @@ impl Call {
         let target = self.target().await?;
         self.allow(self.bytes());
         if matches!(self.name, WalFileName::History(_)) {
-            delivery::sweep(&self.arguments.path);
+            delivery::sweep(&self.arguments.path, delivery::ABANDONED);
         }
         // On a standby one GET is all, where no timeline's number depends on it; elsewhere the proof says the rest.
         let is_one_get = self.promotion.column(mode, &self.name) == RecoveryMode::Standby;
@@ -260,6 +264,7 @@ impl Call {
     }
 
     async fn deliver(&self, target: &Target) -> Result<Answer> {
+        self.asked.set(Instant::now());
         let Some(object) = delivery::ask(&target.cluster, &target.wanted).await? else { return Ok(Answer::NoSuchKey) };
         self.begin_the_next(target);
         delivery::write(object, &target.cluster, &target.identities, &target.wanted).await?;
@@ -355,16 +360,22 @@ impl Call {
     }
 
     async fn find_target(&self) -> Result<Target> {
-        let settings = self.settings()?;
-        self.promotion.learn(settings.promote_needs_archive);
-        self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
+        let settings = self.learn()?;
         self.recall();
-        self.look();
         self.note_promotion();
         self.allow(0);
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
         let asked = self.arguments.cluster;
         target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
+    }
+
+    /// Reads the settings, and what depends on them: what the leash and the answer to trouble are judged by.
+    fn learn(&self) -> Result<&Settings> {
+        let settings = self.settings()?;
+        self.promotion.learn(settings.promote_needs_archive);
+        self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
+        self.look();
+        Ok(settings)
     }
 
     fn settings(&self) -> Result<&Settings> {
@@ -377,8 +388,11 @@ impl Call {
 
     /// The spool that is set, or the default one; also where the settings cannot be read, because the notes matter then too.
     fn spool(&self) -> Option<Spool> {
-        let setting = self.settings.get().and_then(|settings| settings.spool.as_deref());
-        Spool::find(setting, Some(self.directory.path())).unwrap_or_default()
+        let find = |setting| Spool::find(setting, Some(self.directory.path())).unwrap_or_default();
+        match self.settings.get() {
+            Some(settings) => self.spool.get_or_init(|| find(settings.spool.as_deref())).clone(),
+            None => find(None),
+        }
     }
 
     fn notes(&self) -> &Notes {
@@ -418,7 +432,8 @@ impl Call {
         match self.name {
             WalFileName::History(_) | WalFileName::BackupHistory { .. } => 0,
             WalFileName::Segment(_) | WalFileName::Partial(_) => {
-                self.target.get().map_or(0, |target| target.wanted.segment_size.bytes())
+                let wanted = self.target.get().map(|target| target.wanted.segment_size);
+                wanted.or_else(|| self.ahead.get().map(Ahead::segment_size)).map_or(0, SegmentSize::bytes)
             }
         }
     }

@@ -23,6 +23,7 @@ pub(super) use place::Bound;
 pub(super) use together::Together;
 
 use super::data_directory::DataDirectory;
+use super::delivery;
 use super::startup::StartupProcess;
 use super::target::Target;
 use crate::config::{Prefetch, Settings};
@@ -32,6 +33,15 @@ use helper::Server;
 use place::{Place, Position};
 use source::Source;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a call waits for a helper that gets nowhere. One that gets on touches its announcement twice a second.
+const SILENCE: Duration = Duration::from_secs(2);
+const HELPER_GLANCE: Duration = Duration::from_millis(2);
+/// A temporary file in `pg_wal` that nobody has written to for this long is that of a copy that was given up: a startup process
+/// has one call at a time.
+const UNFINISHED: Duration = Duration::from_secs(60);
 
 /// In which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +71,7 @@ impl Ahead {
         spool: Option<Spool>,
         directory: &DataDirectory,
         cluster: (SystemIdentifier, SegmentSize),
-        config: Option<&Path>,
+        config: Option<PathBuf>,
     ) -> Option<Self> {
         let postmaster = directory.postmaster()?.pid;
         let how = match settings.prefetch {
@@ -75,7 +85,7 @@ impl Ahead {
         let (system, size) = cluster;
         let place = Place::of(spool?, &startup, &Bound { settings, system, size, data_directory: &real })?;
         let server = Server { directory: real, postmaster, startup };
-        Some(Self { how, place, server, size, concurrency: settings.concurrency, config: config.map(Path::to_owned) })
+        Some(Self { how, place, server, size, concurrency: settings.concurrency, config })
     }
 
     /// What each segment of this cluster has.
@@ -83,14 +93,37 @@ impl Ahead {
         self.size
     }
 
-    /// Delivers a segment that was prefetched.
-    pub(super) fn take(&self, name: SegmentName, destination: &Path) -> bool {
-        self.place.take(name, destination)
+    /// Delivers a segment that was prefetched, where a rename does it.
+    pub(super) fn take_at_once(&self, name: SegmentName, destination: &Path) -> bool {
+        self.place.take_at_once(name, destination)
     }
 
-    /// Whether a helper is fetching it at this moment.
-    pub(super) fn is_coming(&self, name: SegmentName) -> bool {
-        self.place.is_coming(name)
+    /// Delivers one of which [`Self::take_at_once`] has said no: by a copy from another file system, after waiting up to `limit`
+    /// for a helper that is fetching it, and gets on with it.
+    pub(super) async fn take(&self, name: SegmentName, destination: &Path, limit: Duration) -> bool {
+        if !self.place.holds(name) && !self.has_come(name, limit).await {
+            return false;
+        }
+        let (place, destination) = (self.place.clone(), destination.to_owned());
+        let copy = move || {
+            delivery::sweep(&destination, UNFINISHED);
+            place.take(name, &destination)
+        };
+        tokio::task::spawn_blocking(copy).await.is_ok_and(|taken| taken)
+    }
+
+    /// Waits for it, if it is coming. Given up, it is the call's own: the helper drops it.
+    async fn has_come(&self, name: SegmentName, limit: Duration) -> bool {
+        let begun = Instant::now();
+        let is_moving = || self.place.silence(name, begun).is_some_and(|silence| silence < SILENCE);
+        while self.place.is_coming(name) {
+            if begun.elapsed() >= limit || !is_moving() {
+                self.place.give_up(name);
+                break;
+            }
+            tokio::time::sleep(HELPER_GLANCE).await;
+        }
+        self.place.holds(name)
     }
 
     /// Begins to fetch what lies behind this segment, whose object has just come, in the call itself, where that is the way.
@@ -113,12 +146,15 @@ impl Ahead {
         Some(Together::begin(source, name, count, plan::at_once(self.size, self.concurrency)))
     }
 
-    /// The segment was delivered. `found`: how many of the next were, if this call has looked.
-    pub(super) fn delivered(&self, name: SegmentName, found: Option<usize>) {
-        if self.place.make() {
-            let found = found.or_else(|| self.place.position().map(|position| position.found)).unwrap_or(0);
-            self.place.tell(&Position { name, found });
-        }
+    /// The segment was delivered. `found`: how many of the next were, if this call has looked. Answers whether a helper is of use:
+    /// not at the end of the archive, where the last call met nothing, nor where no helper could read the position.
+    pub(super) fn delivered(&self, name: SegmentName, found: Option<usize>) -> bool {
+        let before = self.place.position().map(|position| position.found);
+        let found = match self.how {
+            How::Together => found.or(before).unwrap_or(0),
+            How::Beside => 1,
+        };
+        self.place.tell(&Position { name, found }) && before != Some(0)
     }
 
     /// The archive has no such segment: what comes next is looked for with care.
@@ -140,8 +176,14 @@ impl Ahead {
         }
     }
 
-    /// The recovery is ending.
-    pub(super) fn ended(&self) {
+    /// The recovery is ending: clears up. May be dropped while it does.
+    pub(super) async fn ended(&self) {
+        let place = self.place.clone();
+        drop(tokio::task::spawn_blocking(move || place.remove()).await);
+    }
+
+    /// The same without a runtime.
+    pub(super) fn clear(&self) {
         self.place.remove();
     }
 }

@@ -19,9 +19,11 @@ use crate::durable;
 use crate::pg::{SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 use crate::spool::{self, Spool};
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 const PREFIX: &str = "prefetch-";
 const POSITION: &str = "position";
@@ -108,19 +110,29 @@ impl Place {
         self.holds(name) && durable::hand_over(&self.path(name), destination, 0o600).is_ok()
     }
 
+    /// The same, only where it takes no copy.
+    pub(super) fn take_at_once(&self, name: SegmentName, destination: &Path) -> bool {
+        self.holds(name) && durable::move_within(&self.path(name), destination).is_ok_and(|moved| moved)
+    }
+
     /// What the last call said. `None` also where it had other settings.
     pub(super) fn position(&self) -> Option<Position> {
-        let text = std::fs::read_to_string(self.directory().join(POSITION)).ok()?;
-        let mut words = text.split(' ');
+        let path = self.directory().join(POSITION);
+        // It is written in place: a reader may meet half of it, but not three times.
+        let sealed = (0..3).find_map(|_| Some(unsealed(&std::fs::read_to_string(&path).ok()?)?.to_owned()))?;
+        let mut words = sealed.split(' ');
         let (name, found, binding) = (words.next()?, words.next()?, words.next()?);
         let position = Position { name: name.parse().ok()?, found: found.parse().ok()? };
         (binding == self.binding).then_some(position)
     }
 
-    /// Tells those who fetch ahead where replay is.
-    pub(super) fn tell(&self, position: &Position) {
+    /// Tells those who fetch ahead where replay is: in place, because each call does so. `false`: it cannot be written.
+    pub(super) fn tell(&self, position: &Position) -> bool {
         let Position { name, found } = position;
-        self.note(POSITION, &format!("{name} {found} {}", self.binding));
+        let text = sealed(&format!("{name} {found:03} {}", self.binding));
+        let path = self.directory().join(POSITION);
+        let overwritten = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        overwritten.is_ok() || (self.make() && durable::write_unsynced(&path, text.as_bytes(), 0o600).is_ok())
     }
 
     /// The newest timeline of which a history was delivered in this recovery: the one it follows, as far as can be known.
@@ -137,6 +149,18 @@ impl Place {
     /// What cannot be written is not known to the next: it fetches one file more, or one less.
     fn note(&self, name: &str, text: &str) {
         drop(durable::write_unsynced(&self.directory().join(name), text.as_bytes(), 0o600));
+    }
+
+    /// For how long the helper that said so has got nowhere with it. `None`: nothing is coming. Its clock may be another one: what
+    /// it did in the future, it did at `begun`.
+    pub(super) fn silence(&self, name: SegmentName, begun: Instant) -> Option<Duration> {
+        let moved = self.coming(name).symlink_metadata().and_then(|found| found.modified()).ok()?;
+        Some(SystemTime::now().duration_since(moved).unwrap_or_else(|_| begun.elapsed()))
+    }
+
+    /// Tells the helper that nobody waits for it any more.
+    pub(super) fn give_up(&self, name: SegmentName) {
+        remove(&self.coming(name));
     }
 
     /// Says that the segment is being fetched, as long as the answer lives.
@@ -215,6 +239,16 @@ impl Place {
             }
         }
     }
+}
+
+/// A text that tells whether it was read whole.
+fn sealed(text: &str) -> String {
+    format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
+}
+
+fn unsealed(text: &str) -> Option<&str> {
+    let (unsealed, _) = text.rsplit_once(' ')?;
+    (sealed(unsealed) == text).then_some(unsealed)
 }
 
 /// A segment said to be coming, until this is dropped.
@@ -348,9 +382,16 @@ mod tests {
     fn positions_and_histories() {
         let (_home, place) = place();
         assert_eq!(place.position(), None);
-        let position = Position { name: name(3), found: 5 };
-        place.tell(&position);
-        assert_eq!(place.position(), Some(position));
+        for (at, found) in [(3, 5), (4, 0), (5, 64)] {
+            let position = Position { name: name(at), found };
+            assert!(place.tell(&position));
+            assert_eq!(place.position(), Some(position), "the same length each time");
+        }
+        let file = place.directory().join(POSITION);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("05 064", "06 064")).unwrap();
+        assert_eq!(place.position(), None, "half of one and half of another");
+        std::fs::write(&file, text).unwrap();
         let other = Place { binding: "x".into(), ..place.clone() };
         assert_eq!(other.position(), None);
         assert_eq!(place.newest_history(), None);
@@ -378,7 +419,7 @@ mod tests {
     fn what_nobody_needs_is_removed() {
         let (_home, place) = place();
         let write = |file: &str| std::fs::write(place.directory().join(file), "x").unwrap();
-        place.tell(&Position { name: name(1), found: 0 });
+        assert!(place.tell(&Position { name: name(1), found: 0 }));
         std::fs::write(place.path(name(2)), "x").unwrap();
         std::fs::write(place.path(name(3)), "x").unwrap();
         write(".walhalla-1");

@@ -173,3 +173,60 @@ fn a_call_waits_for_a_file_that_is_coming_but_not_for_a_helper_that_is_gone() {
     }
     kill(helper, Signal::CONT);
 }
+
+/// One that gets on with a file is waited for, however long; one that does not is told that nobody waits any more.
+#[test]
+fn a_call_waits_for_progress() {
+    let (s3, bench) = stocked(80);
+    let bench = bench.with("WALHALLA_RESTORE_TIMEOUT", "120s");
+    let second = named(1, 2);
+    let key = bench.key(&second);
+    let hangs = std::sync::atomic::AtomicBool::new(true);
+    s3.before(move |request| {
+        if request.key == key && hangs.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(SOON);
+        }
+    });
+    let mut startup = Startup::of(&bench, "helper");
+    startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+    let helper = startup.helper();
+    let coming = |name: &str| {
+        let files = folders(&bench).into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        let mut paths = files.map(|entry| entry.unwrap().path());
+        paths.find(|path| path.display().to_string().ends_with(".coming") && path.display().to_string().contains(name))
+    };
+    wait_until("the helper asks", SOON, || super::startup::times_asked(&s3, &second) == 1);
+    kill(helper, Signal::STOP);
+    // In its place: progress for longer than a call waits without, and then the file.
+    let announced = coming(&second).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..40 {
+                std::thread::sleep(Duration::from_millis(100));
+                let now = std::time::SystemTime::now();
+                std::fs::File::options().write(true).open(&announced).unwrap().set_modified(now).unwrap();
+            }
+            let beside = announced.with_extension("written");
+            std::fs::write(&beside, content(1, 2, SEGMENT)).unwrap();
+            std::fs::rename(beside, announced.with_extension("")).unwrap();
+            std::fs::remove_file(&announced).unwrap();
+        });
+        startup.expect(&second, &content(1, 2, SEGMENT));
+    });
+    assert_eq!(super::startup::times_asked(&s3, &second), 1);
+    // No progress.
+    std::fs::write(&announced, "").unwrap();
+    startup.expect(&second, &content(1, 2, SEGMENT));
+    assert_eq!(coming(&second), None);
+    kill(helper, Signal::KILL);
+}
+
+/// Its directory is another one: it gets the file of the settings by an absolute path.
+#[test]
+fn it_reads_the_settings_that_its_caller_read() {
+    let (_s3, bench) = stocked(8);
+    bench.write("settings.toml", "");
+    let mut startup = Startup::with(&bench, "helper", "export WALHALLA_CONFIG=settings.toml");
+    startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+    startup.wait_ahead(&named(1, 2));
+}

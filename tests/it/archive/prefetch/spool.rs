@@ -90,6 +90,37 @@ fn the_end_of_a_recovery_clears_up() {
     }
 }
 
+/// Clearing up decides nothing: settings that hang do not keep a server from its new timeline.
+#[test]
+fn the_end_of_a_recovery_waits_for_no_clearing() {
+    let (_s3, bench) = stocked(1);
+    std::fs::remove_file(bench.data().join("recovery.signal")).unwrap();
+    let hanging = bench.data().join("hanging.toml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &hanging, 0o666.into()).unwrap();
+    let mut startup = Startup::of(&bench, "call");
+    assert_eq!(startup.call_with("WALHALLA_CONFIG=hanging.toml", "00000001.history"), 1);
+    assert_eq!(startup.said(), "");
+}
+
+/// A copy from another file system has as long as the file's own call, not only as long as a program may take to begin.
+#[test]
+fn a_slow_copy_is_waited_for() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return skipped("a slow copy", "strace, which slows it down, is not there");
+    }
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (s3, bench) = stocked(3);
+    let bench = bench.with("WALHALLA_SPOOL", memory.path().join("spool").display());
+    let mut startup = Startup::of(&bench, "call");
+    startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+    s3.forget_requests();
+    let slow = "strace -f -qq -o /dev/null -e trace=copy_file_range,sendfile,splice,read \
+                -e inject=copy_file_range:delay_enter=8000000:when=1 ";
+    assert_eq!(startup.call_with(slow, &named(1, 2)), 0, "{}", startup.said());
+    assert!(startup.delivered() == content(1, 2, SEGMENT));
+    assert_eq!(s3.requests().len(), 0);
+}
+
 /// Killed at any moment: what has a final name is whole, and the calls go on.
 #[test]
 fn killed_at_any_moment_everything_is_whole() {

@@ -57,13 +57,23 @@ fn by_rename_or_by_copy_but_never_by_a_link() {
         let fetched = std::fs::metadata(&to).unwrap();
         let path = ahead(&bench).remove(0).1;
         let prefetched = std::fs::metadata(&path).unwrap();
+        // What a copy left that was given up, and one that may be at work.
+        for (name, age) in [(".walhalla-left", 120), (".walhalla-work", 0)] {
+            let left = bench.data().join("pg_wal").join(name);
+            std::fs::write(&left, "x").unwrap();
+            let written = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+            std::fs::File::options().write(true).open(left).unwrap().set_modified(written).unwrap();
+        }
         startup.expect(&named(1, 2), &content(1, 2, SEGMENT));
         let delivered = std::fs::symlink_metadata(&to).unwrap();
         assert!(delivered.is_file() && delivered.nlink() == 1 && !path.exists());
         assert_eq!((delivered.dev(), delivered.ino()) == (prefetched.dev(), prefetched.ino()), !elsewhere);
         let of = |file: &std::fs::Metadata| (file.mode(), file.uid(), file.gid());
         assert_eq!(of(&delivered), of(&fetched));
-        assert_eq!(bench.pg_wal(), ["RECOVERYXLOG"]);
+        let left: &[&str] = if elsewhere { &[".walhalla-work"] } else { &[".walhalla-left", ".walhalla-work"] };
+        let mut names = bench.pg_wal();
+        names.retain(|name| name != "RECOVERYXLOG");
+        assert_eq!(names, left, "a rename does not look for it");
     }
 }
 
@@ -153,7 +163,9 @@ fn at_the_end_of_the_archive_little_is_asked_in_vain() {
         s3.forget_requests();
         startup.expect(&named(1, 4), &content(1, 4, SEGMENT));
         wait_until("no helper is left", SOON, || helpers(&bench).is_empty());
-        assert!(s3.requests().len() <= 2, "{way}: {} requests", s3.requests().len());
+        // Nor does a helper begin there, each time anew.
+        let most = if way == "helper" { 1 } else { 2 };
+        assert!(s3.requests().len() <= most, "{way}: {} requests", s3.requests().len());
         assert_eq!(startup.said(), "");
     }
 }
