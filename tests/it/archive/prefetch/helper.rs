@@ -119,7 +119,7 @@ fn it_ends_when_nobody_asks_and_nothing_is_fetched_again() {
     startup.expect(&named(1, 2), &content(1, 2, SEGMENT));
     startup.wait_ahead(&named(1, 6));
     assert_eq!(held(), names(3..=6));
-    for (number, times) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 1)] {
+    for (number, times) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2)] {
         assert_eq!(times_asked(&s3, &named(1, number)), times, "{number}");
     }
 }
@@ -133,7 +133,8 @@ fn what_is_withdrawn_is_not_fetched_any_further() {
     let goes_on = ended.clone();
     s3.before(move |request| {
         if request.key == key {
-            wait_until("the test has ended", SOON, || goes_on.load(std::sync::atomic::Ordering::SeqCst));
+            let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
         }
     });
     let mut startup = Startup::of(&bench, "helper");
@@ -169,7 +170,8 @@ fn it_ends_with_its_server_while_the_storage_does_not_answer() {
     s3.before(move |request| {
         if request.key.contains("00000002.history") {
             is_asked.store(true, std::sync::atomic::Ordering::SeqCst);
-            wait_until("the test has ended", SOON, || goes_on.load(std::sync::atomic::Ordering::SeqCst));
+            let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
         }
     });
     startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
