@@ -38,8 +38,9 @@ pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
 }
 
 /// Gives a whole file to somebody else: by a rename within a file system, else by a copy (a shared one where the file system can)
-/// that is whole when it appears. Never by a link: the new owner may change the file in place. Nothing is synced. After Ok the
-/// old name is gone; after an error the file may still be there.
+/// that is whole when it appears. Never by a link: the new owner may change the file in place. Nothing is synced: whoever wrote the
+/// file has synced its content, or what could not be stored of it is found out by nobody once there is a copy. After Ok the old
+/// name is gone; after an error the file may still be there.
 pub fn hand_over(from: &Path, to: &Path, mode: u32) -> Result<()> {
     if move_within(from, to)? {
         return Ok(());

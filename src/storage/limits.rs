@@ -97,10 +97,14 @@ impl Limits {
         }
     }
 
+    /// When a request last saw a byte move, to a fraction of a second; when these limits began, if none has yet.
+    pub fn last_moved(&self) -> Instant {
+        self.begun + Duration::from_millis(self.moved.load(Ordering::Relaxed))
+    }
+
     /// When everything has gone without progress for too long, if nothing moves until then.
     pub(super) fn idle_end(&self) -> Option<Instant> {
-        let last = self.begun + Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        self.now().idle.map(|idle| last + idle)
+        self.now().idle.map(|idle| self.last_moved() + idle)
     }
 
     /// What is left until the deadline.

@@ -4,7 +4,7 @@
 //! says nothing, and ends with status 0 in whatever way it ends: where Postgres is process 1, it adopts orphans, and takes one
 //! that ends badly for a crash of its own.
 
-use super::place::{Bound, Place, Position};
+use super::place::{Announced, Bound, Place, Position};
 use super::source::{Fetched, Source};
 use super::{How, plan};
 use crate::archive::data_directory::DataDirectory;
@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,6 +45,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Without progress for this long it gives a file up: its own call may wait for it meanwhile.
 const STALL: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(60);
+/// What an object that has come may take to be written, and half a second more for each 8 MiB: for so long it counts as coming on.
+const WRITING: Duration = Duration::from_secs(5);
+/// For how long it asks for a history, and when again for one that it did not get.
+const HISTORY: Duration = Duration::from_secs(20);
+const NO_HISTORY: Duration = Duration::from_secs(5);
 /// For how long it rests after trouble, at first and at most.
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(16);
@@ -69,6 +74,13 @@ impl Server {
     fn is_there(&self) -> bool {
         let postmaster = DataDirectory::at(&self.directory).postmaster();
         postmaster.is_some_and(|found| found.pid == self.postmaster && !found.is_stopping()) && self.startup.is_alive()
+    }
+
+    /// Waits until it does not.
+    async fn is_gone(&self) {
+        while self.is_there() {
+            tokio::time::sleep(ROUND).await;
+        }
     }
 
     fn words(&self) -> [OsString; 3] {
@@ -128,10 +140,16 @@ pub(in crate::archive) fn run(words: &[OsString]) -> u8 {
     let (Some(server), true) = (Server::parse(server), end_by_signal(&stop)) else { return exit::SUCCESS };
     let config = config.first().map(PathBuf::from);
     program::supervise(HANGING, move |leash| async move {
+        let opened = tokio::select! {
+            () = stop.notified() => return,
+            opened = Helper::open(server, config.as_deref()) => opened,
+        };
+        let Some(mut helper) = opened else { return };
         tokio::select! {
             () = stop.notified() => {}
-            () = work(server, config, leash) => {}
+            () = work(&mut helper, leash) => {}
         }
+        helper.end().await;
     });
     exit::SUCCESS
 }
@@ -168,8 +186,7 @@ fn end_by_signal(stop: &Arc<Notify>) -> bool {
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).is_ok()
 }
 
-async fn work(server: Server, config: Option<PathBuf>, leash: Leash) {
-    let Some(mut helper) = Helper::open(server, config.as_deref()).await else { return };
+async fn work(helper: &mut Helper, leash: Leash) {
     while helper.turn().await {
         leash.set((Instant::now() + HANGING).into_std());
         helper.pause().await;
@@ -180,6 +197,7 @@ async fn work(server: Server, config: Option<PathBuf>, leash: Leash) {
 struct Helper {
     server: Server,
     source: Arc<Source>,
+    limits: Limits,
     concurrency: usize,
     /// Held as long as it lives.
     _lock: std::fs::File,
@@ -189,27 +207,21 @@ struct Helper {
     /// When the server was last looked at.
     looked: Instant,
     history: Option<TimelineHistory>,
+    /// The history that could not be had, and until when it is not asked for again.
+    unread: Option<(TimelineId, Instant)>,
     /// What is to lie ahead, oldest first.
     plan: Vec<SegmentName>,
-    running: JoinSet<(SegmentName, Fetched)>,
+    /// `None`: its call has given up waiting, and fetches it itself.
+    running: JoinSet<(SegmentName, Option<Fetched>)>,
     coming: BTreeSet<SegmentName>,
+    /// What is or was ahead, or is fetched by its own call. What is gone of it was taken, though no call may have said so yet.
+    served: BTreeSet<SegmentName>,
     /// What is not asked for until then.
     left: BTreeMap<SegmentName, Instant>,
     /// Nothing is asked for until then, and how long it rests the next time.
     resting: Instant,
     rest: Duration,
     found: usize,
-}
-
-impl Drop for Helper {
-    /// What lies ahead is of no use to anybody when it ends; which timeline recovery follows is, to the next helper.
-    fn drop(&mut self) {
-        if self.server.is_there() {
-            self.place().keep_only(&[], false);
-        } else {
-            self.place().remove();
-        }
-    }
 }
 
 impl Helper {
@@ -224,23 +236,26 @@ impl Helper {
         let place = Place::of(spool.clone(), &server.startup, &bound)?;
         let lock = lock(&place).await?;
         let position = place.position()?;
-        let storage = storage::open(&settings, &Limits::new(bounds(size))).ok()?;
+        let limits = Limits::new(bounds(size));
+        let storage = storage::open(&settings, &limits).ok()?;
         let cluster = Repository::new(storage, Some(spool)).cluster(system);
-        place.sweep();
         let now = Instant::now();
         let source = Source { cluster, identities: settings.identities, size, place, directory };
         let mut helper = Self {
             server,
             source: Arc::new(source),
+            limits,
             concurrency: settings.concurrency,
             _lock: lock,
             position,
             moved: now,
             looked: now,
             history: None,
+            unread: None,
             plan: Vec::new(),
             running: JoinSet::new(),
             coming: BTreeSet::new(),
+            served: BTreeSet::new(),
             left: BTreeMap::new(),
             resting: now,
             rest: REST,
@@ -249,7 +264,20 @@ impl Helper {
         helper.plan().await;
         // What one that was killed left behind is whole, or a temporary file.
         helper.place().keep_only(&helper.plan, false);
+        // It may take a while, and nobody waits for it.
+        let place = helper.place().clone();
+        drop(tokio::task::spawn_blocking(move || place.sweep()));
         Some(helper)
+    }
+
+    /// What lies ahead is left to the next helper, where there may be one: replay that is slow, or waits, outlives many.
+    async fn end(mut self) {
+        self.running.shutdown().await;
+        if self.server.is_there() {
+            self.place().keep_only(&self.plan, false);
+        } else {
+            self.place().remove();
+        }
     }
 
     fn place(&self) -> &Place {
@@ -282,16 +310,29 @@ impl Helper {
     async fn plan(&mut self) {
         let newest = self.place().newest_history().filter(|newest| *newest > self.position.name.timeline());
         if newest != self.history.as_ref().map(|history| history.timeline) {
-            self.history = self.history_of(newest).await;
+            self.history = match newest {
+                Some(newest) => self.history_of(newest).await,
+                None => None,
+            };
         }
         let (position, count) = (self.position.name, plan::beside(self.source.size));
         self.plan = self.source.after(position, self.history.as_ref(), count);
         self.place().keep_only(&self.plan, true);
         self.left.retain(|name, _| self.plan.contains(name));
+        self.served.retain(|name| self.plan.contains(name));
     }
 
-    async fn history_of(&self, timeline: Option<TimelineId>) -> Option<TimelineHistory> {
-        self.source.history(timeline?).await
+    async fn history_of(&mut self, timeline: TimelineId) -> Option<TimelineHistory> {
+        if self.unread.is_some_and(|(unread, until)| unread == timeline && Instant::now() < until) {
+            return None;
+        }
+        let history = tokio::select! {
+            history = self.source.history(timeline) => history,
+            () = self.server.is_gone() => None,
+            () = tokio::time::sleep(HISTORY) => None,
+        };
+        self.unread = history.is_none().then(|| (timeline, Instant::now() + NO_HISTORY));
+        history
     }
 
     fn begin(&mut self, now: Instant) {
@@ -308,7 +349,10 @@ impl Helper {
             if self.left.get(&name).is_some_and(|until| now < *until || self.moved < *until - MISSING) {
                 return;
             }
-            if self.coming.contains(&name) || self.place().holds(name) {
+            if self.place().holds(name) {
+                self.served.insert(name);
+            }
+            if self.coming.contains(&name) || self.served.contains(&name) {
                 continue;
             }
             if !self.place().has_room(self.coming.len()) {
@@ -316,11 +360,8 @@ impl Helper {
             }
             self.coming.insert(name);
             let (announced, source) = (self.place().announce(name), Arc::clone(&self.source));
-            self.running.spawn(async move {
-                let fetched = source.fetch(name).await;
-                drop(announced);
-                (name, fetched)
-            });
+            let limits = self.limits.clone();
+            self.running.spawn(async move { (name, fetch(&source, name, &announced, &limits).await) });
         }
     }
 
@@ -335,6 +376,10 @@ impl Helper {
         // A task that broke has told no name: it is not asked for again.
         let Ok((name, fetched)) = ended else { return self.rest(now) };
         self.coming.remove(&name);
+        if matches!(fetched, Some(Fetched::There) | None) {
+            self.served.insert(name);
+        }
+        let Some(fetched) = fetched else { return };
         match fetched {
             Fetched::There => {
                 self.found += 1;
@@ -363,10 +408,22 @@ impl Helper {
     }
 }
 
+/// One segment; `None` where its announcement was withdrawn meanwhile.
+async fn fetch(source: &Source, name: SegmentName, announced: &Announced, limits: &Limits) -> Option<Fetched> {
+    let longest = WRITING + patience::by_size(source.size.bytes()) / 16;
+    let come = OnceLock::new();
+    let moves = || come.get().map_or_else(|| limits.last_moved(), |come| Instant::now().min(*come + longest));
+    tokio::select! {
+        fetched = source.fetch_noting(name, || come.set(Instant::now()).unwrap_or(())) => Some(fetched),
+        () = announced.withdrawn(moves) => None,
+    }
+}
+
 /// A call that looks whether there is a helper holds the lock for a moment.
 async fn lock(place: &Place) -> Option<std::fs::File> {
     for _ in 0..5 {
         if let Some(lock) = place.lock() {
+            place.remove_announced();
             return Some(lock);
         }
         tokio::time::sleep(GLANCE).await;

@@ -7,15 +7,17 @@
 //! | `position` | the segment that was delivered last |
 //! | `history` | the newest timeline whose history was delivered |
 //! | `helper` | locked by the helper while it lives |
-//! | `.walhalla-…` | a file being written |
+//! | `.walhalla-…` | a note being written, or the folder of a segment being fetched |
 //!
-//! Nothing is synced. The folder's name is that of one startup process, of one boot: after a power loss, or in the next
+//! A segment's content is synced before it has its name, so that what could not be stored is never there; the names are not
+//! synced. The folder's name is that of one startup process, of one boot: after a power loss, or in the next
 //! recovery, nothing in it is believed. The binding holds what else a file depends on: repository, cluster, data directory,
 //! segment size.
 
 use crate::archive::startup::StartupProcess;
 use crate::config::{Settings, StorageUrl};
 use crate::durable;
+use crate::error::Error;
 use crate::pg::{SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 use crate::spool::{self, Spool};
 use std::fs::{File, TryLockError};
@@ -33,8 +35,12 @@ const COMING: &str = ".coming";
 
 /// A folder of a process that cannot be seen from here (another host's, another container's) is left alone for this long.
 const LONG_UNTOUCHED: Duration = Duration::from_secs(3600);
-/// How many segments' worth of free space a prefetched one must leave. The volume may be the one of `pg_wal`.
+/// How many segments' worth of free space a prefetched one must leave at least. The volume may be the one of `pg_wal`.
 const ROOM: u64 = 4;
+/// And how many bytes; of a small volume a quarter.
+const RESERVE: u64 = 1 << 30;
+/// How often whoever fetches looks whether it is still to, and says that it comes on.
+const TICK: Duration = Duration::from_millis(200);
 
 /// What a prefetched file depends on, besides its recovery.
 #[derive(Debug, Clone, Copy)]
@@ -166,9 +172,24 @@ impl Place {
     /// Says that the segment is being fetched, as long as the answer lives.
     pub(super) fn announce(&self, name: SegmentName) -> Announced {
         let path = self.coming(name);
-        // Unannounced, it may be fetched twice.
-        drop(File::create(&path));
+        // Unannounced, it is not fetched.
+        drop(File::create(&path).and_then(|file| file.set_modified(SystemTime::now())));
         Announced(path)
+    }
+
+    /// Removes what a helper announced that was killed. For whoever has the lock, before anything else: with a living helper a
+    /// call would wait for it.
+    pub(super) fn remove_announced(&self) {
+        let Ok(entries) = self.directory().read_dir() else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(COMING)) {
+            remove(&entry.path());
+        }
+    }
+
+    /// A folder for one file that is to get its name here. It is gone when dropped.
+    pub(super) fn temporary_folder(&self) -> Result<tempfile::TempDir, Error> {
+        let made = tempfile::Builder::new().prefix(durable::TEMPORARY_PREFIX).tempdir_in(self.directory());
+        made.map_err(|error| Error::local("create a folder in", &self.directory(), error))
     }
 
     /// Whether a living helper is fetching it.
@@ -199,9 +220,10 @@ impl Place {
 
     /// Whether one more segment leaves room enough for others, while `coming` more are on their way.
     pub(super) fn has_room(&self, coming: usize) -> bool {
-        let needed = (ROOM + 1).saturating_add(coming as u64).saturating_mul(self.size.bytes());
-        rustix::fs::statvfs(self.directory())
-            .is_ok_and(|volume| volume.f_bavail.saturating_mul(volume.f_frsize) >= needed)
+        let Ok(volume) = rustix::fs::statvfs(self.directory()) else { return false };
+        let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+        let on_their_way = (coming as u64).saturating_add(1).saturating_mul(self.size.bytes());
+        bytes(volume.f_bavail) >= reserve(bytes(volume.f_blocks), self.size).saturating_add(on_their_way)
     }
 
     /// Removes every segment but these, and whatever a fetch that was killed left behind. For whoever fetches here alone.
@@ -215,15 +237,25 @@ impl Place {
             let stays = matches!(&*name, POSITION | HISTORY | LOCK)
                 || kept.iter().any(|kept| *kept == name)
                 || (running && is_file_in_work);
-            if !stays {
-                remove(&entry.path());
+            if stays {
+                continue;
+            }
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => remove_folder(&entry.path()),
+                _ => remove(&entry.path()),
             }
         }
     }
 
     /// Removes all of it: this recovery needs no more.
     pub(super) fn remove(&self) {
-        remove_folder(&self.directory());
+        // Once more where a thread that wrote was just finishing.
+        for _ in 0..3 {
+            remove_folder(&self.directory());
+            if !self.directory().exists() {
+                return;
+            }
+        }
     }
 
     /// Removes the folders of recoveries that have ended.
@@ -254,6 +286,27 @@ fn unsealed(text: &str) -> Option<&str> {
 /// A segment said to be coming, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Announced(PathBuf);
+
+impl Announced {
+    /// Ends when the announcement is gone: a call has given up waiting, and fetches the file itself. Until then its time of
+    /// modification is that of the last progress, as `moves` tells it.
+    pub(super) async fn withdrawn(&self, moves: impl Fn() -> Instant) {
+        let mut last = moves();
+        loop {
+            tokio::time::sleep(TICK).await;
+            let now = moves();
+            let there = if now > last { self.touch() } else { self.0.symlink_metadata().map(drop) };
+            last = now;
+            if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                return;
+            }
+        }
+    }
+
+    fn touch(&self) -> std::io::Result<()> {
+        File::options().write(true).open(&self.0)?.set_modified(SystemTime::now())
+    }
+}
 
 impl Drop for Announced {
     fn drop(&mut self) {
@@ -287,6 +340,11 @@ impl Here {
         let process = folder.strip_prefix(PREFIX)?.strip_prefix(&format!("{self}-"))?.replace('-', " ");
         Some(!process.parse::<StartupProcess>().ok()?.is_alive())
     }
+}
+
+/// What must stay free, in bytes, of a volume with `total` bytes.
+fn reserve(total: u64, size: SegmentSize) -> u64 {
+    RESERVE.min(total / 4).max(size.bytes().saturating_mul(ROOM))
 }
 
 fn is_long_untouched(folder: &Path) -> bool {
@@ -416,6 +474,63 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_helper_announced_is_removed() {
+        let (_home, place) = place();
+        std::mem::forget(place.announce(name(1)));
+        std::fs::write(place.path(name(2)), "x").unwrap();
+        let _lock = place.lock().unwrap();
+        assert!(place.is_coming(name(1)));
+        place.remove_announced();
+        assert!(!place.is_coming(name(1)) && place.path(name(2)).exists());
+    }
+
+    #[tokio::test]
+    async fn an_announcement_tells_of_progress_and_may_be_withdrawn() {
+        let (_home, place) = place();
+        let announced = place.announce(name(1));
+        let path = place.coming(name(1));
+        let touched = || path.symlink_metadata().unwrap().modified().unwrap();
+        assert!(touched().elapsed().unwrap() < Duration::from_secs(60));
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        let age = || File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        // Nothing moves.
+        age();
+        let still = Instant::now();
+        tokio::time::timeout(TICK * 4, announced.withdrawn(|| still)).await.unwrap_err();
+        assert_eq!(touched(), long_ago);
+        // Something does.
+        let on = async {
+            while touched() == long_ago {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = announced.withdrawn(Instant::now) => panic!("it is there"),
+            ended = tokio::time::timeout(Duration::from_secs(30), on) => ended.unwrap(),
+        }
+        std::fs::remove_file(&path).unwrap();
+        for moves in [&(|| still) as &dyn Fn() -> Instant, &Instant::now] {
+            tokio::time::timeout(Duration::from_secs(30), announced.withdrawn(moves)).await.unwrap();
+        }
+        assert!(!path.exists(), "it is not made anew");
+    }
+
+    #[test]
+    fn what_stays_free() {
+        let size = |mib: u64| SegmentSize::new(mib << 20).unwrap();
+        for (total, mib, expected) in [
+            (100 << 30, 1, 1 << 30),
+            (4 << 30, 16, 1 << 30),
+            (1 << 30, 16, 256 << 20),
+            (128 << 20, 16, 64 << 20),
+            (100 << 30, 1024, 4 << 30),
+            (0, 1, 4 << 20),
+        ] {
+            assert_eq!(reserve(total, size(mib)), expected, "{total} {mib}");
+        }
+    }
+
+    #[test]
     fn what_nobody_needs_is_removed() {
         let (_home, place) = place();
         let write = |file: &str| std::fs::write(place.directory().join(file), "x").unwrap();
@@ -423,6 +538,9 @@ mod tests {
         std::fs::write(place.path(name(2)), "x").unwrap();
         std::fs::write(place.path(name(3)), "x").unwrap();
         write(".walhalla-1");
+        let folder = place.temporary_folder().unwrap().keep();
+        let folder = folder.file_name().unwrap().to_str().unwrap();
+        write(&format!("{folder}/segment"));
         write(&format!("{}.other", name(2)));
         let files = || {
             let mut names: Vec<_> = place
@@ -436,7 +554,9 @@ mod tests {
         };
         let second = place.path(name(2)).file_name().unwrap().to_str().unwrap().to_owned();
         place.keep_only(&[name(2)], true);
-        assert_eq!(files(), [".walhalla-1", &second, "position"]);
+        let mut expected = [".walhalla-1", folder, &second, "position"];
+        expected.sort_unstable();
+        assert_eq!(files(), expected);
         place.keep_only(&[name(2)], false);
         assert_eq!(files(), [&second, "position"]);
         place.remove();

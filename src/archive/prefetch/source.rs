@@ -6,9 +6,11 @@ use crate::archive::data_directory::DataDirectory;
 use crate::archive::delivery::{self, Wanted};
 use crate::archive::subject::subject_of;
 use crate::codec::Identities;
+use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::pg::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::Cluster;
+use std::path::Path;
 
 /// Fetches segments of one cluster into their place.
 #[derive(Debug, Clone)]
@@ -34,8 +36,14 @@ pub(super) enum Fetched {
 }
 
 impl Source {
+    /// Dropped at any moment, it leaves nothing under a final name that was not there.
     pub(super) async fn fetch(&self, name: SegmentName) -> Fetched {
-        match self.deliver(name).await {
+        self.fetch_noting(name, || ()).await
+    }
+
+    /// The same; says when the object has come, and is being written.
+    pub(super) async fn fetch_noting(&self, name: SegmentName, has_come: impl FnOnce()) -> Fetched {
+        match self.deliver(name, has_come).await {
             Ok(true) => Fetched::There,
             Ok(false) => Fetched::Missing,
             Err(error) => match error.kind() {
@@ -45,14 +53,20 @@ impl Source {
         }
     }
 
-    async fn deliver(&self, name: SegmentName) -> Result<bool, Error> {
-        let destination = self.place.path(name);
+    /// Whoever drops this cannot stop a thread that writes: it writes into a folder of its own, which is gone then.
+    async fn deliver(&self, name: SegmentName, has_come: impl FnOnce()) -> Result<bool, Error> {
+        let path = self.place.path(name);
         let name = WalFileName::Segment(name);
         let subject = subject_of(&name, self.cluster.layout().system(), self.size)
             .ok_or_else(|| Error::new(ErrorKind::Bug, "no segment has this name"))?;
-        let wanted = Wanted { name, subject, segment_size: self.size, destination };
+        let mut wanted = Wanted { name, subject, segment_size: self.size, destination: path.clone() };
         let Some(object) = delivery::ask(&self.cluster, &wanted).await? else { return Ok(false) };
+        has_come();
+        let folder = self.place.temporary_folder()?;
+        wanted.destination = folder.path().join("segment");
         delivery::write(object, &self.cluster, &self.identities, &wanted).await?;
+        sync(&wanted.destination).await?;
+        durable::hand_over(&wanted.destination, &path, 0o600)?;
         Ok(true)
     }
 
@@ -75,4 +89,15 @@ impl Source {
             None => Some(self.cluster.history(timeline, &self.identities).await.ok()??.history),
         }
     }
+}
+
+/// A full quota, or a server of files that fails, may say so only now. Postgres asks later, and perhaps of a copy.
+async fn sync(path: &Path) -> Result<(), Error> {
+    let path = path.to_owned();
+    let sync = move || {
+        let synced = std::fs::File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(|error| Error::local("sync", &path, error))
+    };
+    let ended = tokio::task::spawn_blocking(sync).await;
+    ended.map_err(|cause| Error::new(ErrorKind::Bug, "cannot sync the file").because(cause))?
 }

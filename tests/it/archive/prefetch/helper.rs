@@ -1,6 +1,8 @@
 //! The process beside replay: what it holds, and when it ends.
 
-use super::startup::{SOON, Startup, ahead, content, folders, helpers, kill, named, postmaster, stocked, wait_gone};
+use super::startup::{
+    SOON, Startup, ahead, content, folders, helpers, kill, named, postmaster, stock, stocked, times_asked, wait_gone,
+};
 use crate::archive::bench::SEGMENT;
 use crate::support::wait_until;
 use rustix::process::{Pid, Signal};
@@ -98,19 +100,87 @@ fn it_ends_when_asked_to_and_another_takes_over() {
     }
 }
 
-/// Nothing is taken any more: it ends by itself, and takes with it what nobody wanted.
+/// Nothing is taken any more: it ends by itself, and leaves what lies ahead to the next. Replay that is slow, or waits, outlives many.
 #[test]
-fn it_ends_when_nobody_asks() {
-    let (_s3, bench) = stocked(5);
+fn it_ends_when_nobody_asks_and_nothing_is_fetched_again() {
+    let (s3, bench) = stocked(5);
     let mut startup = Startup::of(&bench, "helper");
     startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
     let helper = startup.helper();
     startup.wait_ahead(&named(1, 5));
+    // As a call takes it, which may say so only later.
+    std::fs::remove_file(&ahead(&bench)[3].1).unwrap();
     wait_gone(helper, SOON);
-    assert!(ahead(&bench).is_empty());
+    let names = |numbers: std::ops::RangeInclusive<u64>| numbers.map(|number| named(1, number)).collect::<Vec<_>>();
+    let held = || ahead(&bench).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(held(), names(2..=4));
     // Not for ever.
+    stock(&s3, &bench, 1, [6]);
     startup.expect(&named(1, 2), &content(1, 2, SEGMENT));
-    startup.wait_ahead(&named(1, 3));
+    startup.wait_ahead(&named(1, 6));
+    assert_eq!(held(), names(3..=6));
+    for (number, times) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2)] {
+        assert_eq!(times_asked(&s3, &named(1, number)), times, "{number}");
+    }
+}
+
+/// A call that gives up waiting withdraws what was announced, and fetches its file itself.
+#[test]
+fn what_is_withdrawn_is_not_fetched_any_further() {
+    let (s3, bench) = stocked(80);
+    let second = named(1, 2);
+    let (key, ended) = (bench.key(&second), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let goes_on = ended.clone();
+    s3.before(move |request| {
+        if request.key == key {
+            let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
+        }
+    });
+    let mut startup = Startup::of(&bench, "helper");
+    startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+    let mut coming = Vec::new();
+    wait_until("it is announced, and asked for", SOON, || {
+        let files = folders(&bench).into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        coming =
+            files.map(|file| file.unwrap().path()).filter(|path| path.extension() == Some("coming".as_ref())).collect();
+        coming.len() == 1 && times_asked(&s3, &second) == 1
+    });
+    std::fs::remove_file(&coming[0]).unwrap();
+    // The others come, one of which was begun in its place.
+    startup.wait_ahead(&named(1, 4));
+    assert_eq!(times_asked(&s3, &second), 1);
+    assert!(!coming[0].exists() && !ahead(&bench).iter().any(|(name, _)| *name == second));
+    ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    startup.expect(&second, &content(1, 2, SEGMENT));
+}
+
+/// Also while it waits for a history.
+#[test]
+fn it_ends_with_its_server_while_the_storage_does_not_answer() {
+    let (s3, bench) = stocked(8);
+    stock(&s3, &bench, 2, 3..=8);
+    bench.write("pg_wal/00000002.history", "1\t0/300028\tone\n");
+    bench.archive(&["pg_wal/00000002.history"]).expect_silent_success();
+    std::fs::remove_file(bench.data().join("pg_wal/00000002.history")).unwrap();
+    let mut startup = Startup::of(&bench, "helper");
+    assert_eq!(startup.call("00000002.history"), 0);
+    let (asked, ended) = [(); 2].map(|()| std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false))).into();
+    let (is_asked, goes_on) = (asked.clone(), ended.clone());
+    s3.before(move |request| {
+        if request.key.contains("00000002.history") {
+            is_asked.store(true, std::sync::atomic::Ordering::SeqCst);
+            let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
+        }
+    });
+    startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
+    let helper = startup.helper();
+    wait_until("it asks", SOON, || asked.load(std::sync::atomic::Ordering::SeqCst));
+    std::fs::remove_file(bench.data().join("postmaster.pid")).unwrap();
+    wait_gone(helper, PROMPT);
+    assert!(folders(&bench).is_empty());
+    ended.store(true, std::sync::atomic::Ordering::SeqCst);
 }
 
 /// The lock lets only one live, also of many that begin at once.
@@ -162,9 +232,9 @@ fn a_call_waits_for_a_file_that_is_coming_but_not_for_a_helper_that_is_gone() {
     let mut startup = Startup::of(&bench, "helper");
     startup.expect(&named(1, 1), &content(1, 1, SEGMENT));
     let helper = startup.helper();
-    wait_until("the helper asks", SOON, || super::startup::times_asked(&s3, &second) == 1);
+    wait_until("the helper asks", SOON, || times_asked(&s3, &second) == 1);
     startup.expect(&second, &content(1, 2, SEGMENT));
-    assert_eq!(super::startup::times_asked(&s3, &second), 1);
+    assert_eq!(times_asked(&s3, &second), 1);
     // Stopped in the middle, it is not waited for longer than a file may take.
     startup.wait_ahead(&named(1, 3));
     kill(helper, Signal::STOP);
