@@ -99,7 +99,7 @@ pub fn backup_index(data: &[u8]) {
 /// One frame of a backup's data: as it is, and as the frame of what it would be. First four bytes: the length that is claimed.
 pub fn frame(data: &[u8]) {
     let Some((claimed, packed)) = data.split_first_chunk::<4>() else { return };
-    let claimed = u32::from_le_bytes(*claimed) % (FRAME_PLAIN_MAX as u32 + 2);
+    let claimed = u32::from_le_bytes(*claimed) % (FRAME_PLAIN_MAX + 2);
     if let Ok(plain) = decode_frame(packed, claimed, 0) {
         assert_eq!((plain.len(), crc32fast::hash(&plain)), (claimed as usize, 0));
     }

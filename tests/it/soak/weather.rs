@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Where the repository is.
+// One of it is made in all.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Store {
     Fake(FakeS3),
     Engine(Engine),

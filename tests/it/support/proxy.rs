@@ -267,7 +267,8 @@ async fn connection(client: TcpStream, target: u16, plan: Plan, paused: watch::R
 /// Answers for the server, or closes without an answer.
 async fn refuse(mut client: TcpStream, page: Option<&str>) {
     let mut buffer = vec![0; 65536];
-    client.read(&mut buffer).await.ok();
+    // However much of the request has come: it is not answered.
+    client.read(&mut buffer).await.map(drop).ok();
     if let Some(page) = page {
         client.write_all(page.as_bytes()).await.ok();
     }

@@ -59,10 +59,11 @@ fn it_holds_nothing_of_its_caller() {
 
 #[test]
 fn it_ends_with_its_server() {
-    let ends: [(&str, &dyn Fn(&Startup<'_>, &crate::archive::bench::Bench)); 3] = [
-        ("its pid file is gone", &|_, bench| std::fs::remove_file(bench.data().join("postmaster.pid")).unwrap()),
-        ("another server is there", &|_, bench| bench.write("postmaster.pid", postmaster(1, "standby"))),
-        ("it is stopping", &|_, bench| bench.write("postmaster.pid", postmaster(std::process::id(), "stopping"))),
+    type End = fn(&Startup<'_>, &crate::archive::bench::Bench);
+    let ends: [(&str, End); 3] = [
+        ("its pid file is gone", |_, bench| std::fs::remove_file(bench.data().join("postmaster.pid")).unwrap()),
+        ("another server is there", |_, bench| bench.write("postmaster.pid", postmaster(1, "standby"))),
+        ("it is stopping", |_, bench| bench.write("postmaster.pid", postmaster(std::process::id(), "stopping"))),
     ];
     for (why, end) in ends {
         let (_s3, bench) = stocked(80);
@@ -134,6 +135,8 @@ fn what_is_withdrawn_is_not_fetched_any_further() {
     s3.before(move |request| {
         if request.key == key {
             let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            // A hook of the false S3, which is not ours to make asynchronous.
+            #[allow(clippy::disallowed_methods)]
             tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
         }
     });
@@ -171,6 +174,8 @@ fn it_ends_with_its_server_while_the_storage_does_not_answer() {
         if request.key.contains("00000002.history") {
             is_asked.store(true, std::sync::atomic::Ordering::SeqCst);
             let has_ended = || goes_on.load(std::sync::atomic::Ordering::SeqCst);
+            // A hook of the false S3, which is not ours to make asynchronous.
+            #[allow(clippy::disallowed_methods)]
             tokio::task::block_in_place(|| wait_until("the test has ended", SOON, has_ended));
         }
     });
@@ -278,6 +283,7 @@ fn a_call_waits_for_progress() {
             }
             let beside = announced.with_extension("written");
             std::fs::write(&beside, content(1, 2, SEGMENT)).unwrap();
+            #[allow(clippy::disallowed_methods)]
             std::fs::rename(beside, announced.with_extension("")).unwrap();
             std::fs::remove_file(&announced).unwrap();
         });

@@ -33,8 +33,10 @@ const ANSWERS: &[(&str, u16, &str, Moment)] = &[
     ("400 InvalidArgument", 400, "InvalidArgument", Moment::Instead),
 ];
 
-/// What the line does.
-const LINES: &[(&str, fn() -> Plan)] = &[
+/// What the line does, and its words.
+type Line = (&'static str, fn() -> Plan);
+
+const LINES: &[Line] = &[
     ("the request is cut off at once", || Plan::up(Break::Fin, 0)),
     ("the request is cut off after 1000 bytes", || Plan::up(Break::Fin, 1000)),
     ("the request is reset after 1000 bytes", || Plan::up(Break::Rst, 1000)),
