@@ -99,6 +99,9 @@ impl Call {
     }
 
     fn delivered(&self, ahead: &Ahead, name: SegmentName, found: Option<usize>) {
+        if matches!(self.mode(), RecoveryMode::Promoting { .. }) {
+            self.take_back_the_note();
+        }
         if ahead.delivered(name, found) && self.is_to_work_ahead() {
             ahead.start_helper();
         }

@@ -191,6 +191,11 @@ impl Call {
     /// new timeline has its number.
     fn reached(&self) {
         self.notes().reached();
+        self.take_back_the_note();
+    }
+
+    /// What this call noted of a promotion in case that it met trouble, it takes back: it has met none.
+    fn take_back_the_note(&self) {
         if !self.troubled.get() && !self.promotion.has_met_trouble() {
             self.notes().promotion_without_trouble();
         }
@@ -362,8 +367,6 @@ impl Call {
     async fn find_target(&self) -> Result<Target> {
         let settings = self.learn()?;
         self.recall();
-        self.note_promotion();
-        self.allow(0);
         let repository = Repository::new(storage::open(settings, &self.limits)?, self.spool());
         let asked = self.arguments.cluster;
         target::find(&self.directory, &repository, asked, self.name, &self.arguments.path, &settings.identities).await
@@ -375,6 +378,9 @@ impl Call {
         self.promotion.learn(settings.promote_needs_archive);
         self.lately.set(self.notes().in_trouble_lately(SystemTime::now()));
         self.look();
+        // What comes next may hang: the data directory as well as the spool.
+        self.note_promotion();
+        self.allow(0);
         Ok(settings)
     }
 
