@@ -243,7 +243,10 @@ fn clocks(head: Option<&Head>) -> String {
 fn unsent(error: &(dyn StdError + 'static)) -> Refusal {
     let credentials = credentials(error);
     let kind = match credentials {
-        Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => Kind::Unavailable,
+        // What the SDK did not expect is most often a service for credentials that cannot be reached: it may come back.
+        Some(
+            CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_),
+        ) => Kind::Unavailable,
         _ => Kind::Config,
     };
     Refusal::Unsent { cause: line(error), kind, credentials: credentials.is_some() }
